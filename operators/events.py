@@ -1,0 +1,257 @@
+"""The event schema: CloudEvents 1.0 whose ``data`` says what was seen, where in media time, and how sure.
+
+An event lives through the phases ``new``, ``update`` and ``end`` under one stable ``event_id``; ``rev`` counts its
+revisions. Consumers that want settled facts only keep ``end``. Everything that depends on the machine or the moment
+(wall time, latency) stands in ``data.side``, which the canonical form of a log leaves out: two runs over the same file
+give the same canonical log, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+
+__all__ = [
+    "AnyEvent",
+    "CaptionData",
+    "CaptionEvent",
+    "Event",
+    "EventData",
+    "Phase",
+    "QueryData",
+    "QueryEvent",
+    "Side",
+    "StreamData",
+    "StreamEvent",
+    "canonical_line",
+    "make_event",
+    "event_json_schema",
+    "parse_event",
+    "stream_name",
+]
+
+Phase = Literal["new", "update", "end"]
+
+_STREAM_NAME = r"^[A-Za-z0-9._-]+$"
+
+
+def _seconds(value: float) -> float:
+    """Times are rounded to the microsecond, so that every runner writes the same digits."""
+    return round(value, 6) + 0.0
+
+
+def _score(value: float) -> float:
+    return round(value, 4) + 0.0
+
+
+Seconds = Annotated[float, AfterValidator(_seconds)]
+Score = Annotated[float, AfterValidator(_score)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Side(_Model):
+    """What may differ from run to run: clocks and speed."""
+
+    wall: str | None = Field(default=None, description="Wall time of t_start, RFC 3339 in UTC.")
+    time_source: Literal["rtcp", "host", "file"] = Field(description="Where the wall time comes from.")
+    clock_err_ms: float | None = Field(default=None, description="Bound on the error of the wall time, ms.")
+    latency_ms: dict[str, float] = Field(default_factory=dict, description="Time spent in each stage, ms.")
+
+
+class EventData(_Model):
+    """What all kinds of events say."""
+
+    stream: str = Field(pattern=_STREAM_NAME, description="Name of the stream.")
+    media_epoch: int = Field(description="0 for files; first wall time of the epoch in ms for live streams.")
+    event_id: str = Field(description="<stream>/<media_epoch>/<kind>/<event_no>: stable over all phases.")
+    rev: int = Field(ge=0, description="Revision, 0, 1, 2 ... over all phases of the event.")
+    phase: Phase = Field(description="new: seen, still open. update: changed. end: settled.")
+    t_start: Seconds = Field(description="Start in media time, seconds.")
+    t_end: Seconds | None = Field(description="End in media time, seconds; null while the event is open.")
+    t_seen: Seconds = Field(description="Media time up to which the stream had been seen, seconds.")
+    score: Score | None = Field(default=None, description="How sure; comparable within one kind and model.")
+    side: Side | None = Field(default=None, description="Clocks and speed; not part of the canonical log.")
+
+
+class CaptionData(EventData):
+    """A sentence about a span of the stream."""
+
+    text: str = Field(description="The caption.")
+
+
+class QueryData(EventData):
+    """Something the user asked for in words begins or ends."""
+
+    query: str = Field(description="The query, as the user wrote it.")
+
+
+class StreamData(EventData):
+    """The stream itself: it started, or ended and why."""
+
+    status: Literal["started", "ended"]
+    reason: str | None = Field(default=None, description="Why it ended: complete, truncated, interrupted ...")
+
+
+class Event(_Model):
+    """CloudEvents 1.0 envelope; ``id`` is ``event_id`` plus ``/rev`` and unique within ``source``."""
+
+    kind: ClassVar[str] = ""
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str
+    source: str
+    type: str
+    datacontenttype: Literal["application/json"] = "application/json"
+    data: EventData
+
+    @property
+    def phase(self) -> Phase:
+        """Phase of the event, ``new``, ``update`` or ``end``."""
+        return self.data.phase
+
+    @property
+    def t_start(self) -> float:
+        """Start in media time, seconds."""
+        return self.data.t_start
+
+    @property
+    def t_end(self) -> float | None:
+        """End in media time, seconds; None while the event is open."""
+        return self.data.t_end
+
+    @property
+    def event_no(self) -> int:
+        """Number of the event within its stream, epoch and kind."""
+        return int(self.data.event_id.rsplit("/", 1)[1])
+
+    @property
+    def order(self) -> tuple[str, str, int, int]:
+        """Sort key of events that became known at the same media time: stream, kind, event number, revision."""
+        return (self.data.stream, self.kind, self.event_no, self.data.rev)
+
+    def to_json(self, *, canonical: bool = False) -> str:
+        """One line of JSON; ``canonical`` leaves out ``data.side``."""
+        payload = self.model_dump(mode="json")
+        if canonical or self.data.side is None:
+            del payload["data"]["side"]
+        return json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+
+    def with_side(self, side: Side) -> Event:
+        """The same event with clocks and speed added."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"side": side})})
+
+
+class CaptionEvent(Event):
+    """``onlooker.caption.v1``."""
+
+    kind: ClassVar[str] = "caption"
+    type: Literal["onlooker.caption.v1"] = "onlooker.caption.v1"
+    data: CaptionData
+
+
+class QueryEvent(Event):
+    """``onlooker.query.v1``."""
+
+    kind: ClassVar[str] = "query"
+    type: Literal["onlooker.query.v1"] = "onlooker.query.v1"
+    data: QueryData
+
+
+class StreamEvent(Event):
+    """``onlooker.stream.v1``."""
+
+    kind: ClassVar[str] = "stream"
+    type: Literal["onlooker.stream.v1"] = "onlooker.stream.v1"
+    data: StreamData
+
+
+AnyEvent = Annotated[CaptionEvent | QueryEvent | StreamEvent, Field(discriminator="type")]
+_ADAPTER: TypeAdapter[CaptionEvent | QueryEvent | StreamEvent] = TypeAdapter(AnyEvent)
+_EVENT_TYPES: dict[str, type[CaptionEvent] | type[QueryEvent] | type[StreamEvent]] = {
+    cls.kind: cls for cls in (CaptionEvent, QueryEvent, StreamEvent)
+}
+
+
+def make_event(
+    kind: str,
+    *,
+    stream: str,
+    epoch: int,
+    event_no: int,
+    rev: int,
+    phase: Phase,
+    t_start: float,
+    t_end: float | None,
+    t_seen: float,
+    score: float | None = None,
+    **content: Any,
+) -> Event:
+    """Build an event of ``kind`` with its ids in the one right form.
+
+    Args:
+        kind: ``caption``, ``query`` or ``stream``.
+        stream: name of the stream.
+        epoch: media epoch.
+        event_no: number of the event within stream, epoch and kind, from 0.
+        rev: revision of the event, from 0.
+        phase: ``new``, ``update`` or ``end``.
+        t_start: start in media time, seconds.
+        t_end: end in media time, seconds; None while open.
+        t_seen: media time seen so far, seconds.
+        score: how sure, if the kind has a score.
+        content: the fields of the kind: ``text``, ``query``, ``status`` ...
+
+    Raises:
+        KeyError: the kind is unknown.
+        pydantic.ValidationError: a field does not fit the schema.
+    """
+    event_id = f"{stream}/{epoch}/{kind}/{event_no}"
+    data = {
+        "stream": stream,
+        "media_epoch": epoch,
+        "event_id": event_id,
+        "rev": rev,
+        "phase": phase,
+        "t_start": t_start,
+        "t_end": t_end,
+        "t_seen": t_seen,
+        "score": score,
+        **content,
+    }
+    return _EVENT_TYPES[kind].model_validate({"id": f"{event_id}/{rev}", "source": f"/onlooker/{stream}", "data": data})
+
+
+def parse_event(line: str | bytes) -> Event:
+    """Read one line of an event log.
+
+    Raises:
+        pydantic.ValidationError: the line is no event of a known type.
+    """
+    return _ADAPTER.validate_json(line)
+
+
+def canonical_line(line: str | bytes) -> str:
+    """The canonical form of one line of an event log: the same event without ``data.side``."""
+    return parse_event(line).to_json(canonical=True)
+
+
+def event_json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of one line of an event log."""
+    schema = _ADAPTER.json_schema(mode="serialization", ref_template="#/$defs/{model}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "onlooker event",
+        **schema,
+    }
+
+
+def stream_name(label: str) -> str:
+    """A valid stream name made from a file stem or host name: other characters become ``-``."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.")
+    return name or "stream"

@@ -1,0 +1,178 @@
+"""The typed data that travels on the edges of a graph.
+
+One packet is one instant of one stream on one edge. Arrays are NumPy, so that a process that only decodes or only
+writes files never imports torch; ``torch.from_numpy`` shares their memory. Arrays are not to be written to once they
+are in a packet: the same object may be read by several operators.
+
+Every packet checks its own shapes and dtypes when it is made, where the mistake is, and not three operators later.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .events import Event
+
+__all__ = ["Embedding", "Events", "Frame", "Memory", "Packet", "PacketError", "Scores", "Tokens"]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class PacketError(ValueError):
+    """A packet whose data does not fit its type; an operator's programming error, never the user's input."""
+
+
+def _check(ok: bool, message: str) -> None:
+    if not ok:
+        raise PacketError(message)
+
+
+def _check_array(name: str, array: Any, dtype: type[np.generic], ndim: int) -> None:
+    _check(isinstance(array, np.ndarray), f"{name} must be a numpy array, got {type(array).__name__}")
+    _check(array.dtype == dtype, f"{name} must be {np.dtype(dtype).name}, got {array.dtype = !s}")
+    _check(array.ndim == ndim, f"{name} must have {ndim} dimensions, got {array.shape = }")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packet:
+    """What every packet carries: whose it is and when."""
+
+    stream: str
+    """Name of the stream, ``[A-Za-z0-9._-]+``."""
+    epoch: int
+    """Media epoch: 0 for files, the epoch's first wall time in ms for live streams."""
+    t: float
+    """Media time in seconds from the epoch's zero; finite, strictly increasing on each edge of a stream."""
+
+    def __post_init__(self) -> None:
+        """Check the fields that all packets share."""
+        _check(math.isfinite(self.t), f"t must be finite, got {self.t = }")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame(Packet):
+    """One sampled picture. It covers media time from ``t`` to the next frame's ``t`` or the end of the stream."""
+
+    pixels: npt.NDArray[np.uint8]
+    """(H, W, 3) uint8 RGB, at the size the consumer of this edge asked for."""
+    index: int
+    """Number of this sample in its epoch, 0, 1, 2 ..."""
+    source_size: tuple[int, int]
+    """(width, height) of the video in pixels after rotation: the aspect to restore when a frame was squashed."""
+
+    def __post_init__(self) -> None:
+        """Check shapes and dtypes."""
+        Packet.__post_init__(self)
+        _check_array("pixels", self.pixels, np.uint8, 3)
+        _check(self.pixels.shape[2] == 3, f"pixels must be (H, W, 3), got {self.pixels.shape = }")
+        _check(self.index >= 0, f"index must not be negative, got {self.index = }")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens(Packet):
+    """What the tower saw in one frame, place by place."""
+
+    grid: FloatArray
+    """(N, D) float32 tokens of the grid cells, row by row from the top left; not normalised."""
+    cls: FloatArray | None = None
+    """(D,) float32 class token, for towers that have one."""
+
+    def __post_init__(self) -> None:
+        """Check shapes and dtypes."""
+        Packet.__post_init__(self)
+        _check_array("grid", self.grid, np.float32, 2)
+        if self.cls is not None:
+            _check_array("cls", self.cls, np.float32, 1)
+            _check(
+                self.cls.shape[0] == self.grid.shape[1],
+                f"cls must be as wide as grid, got {self.cls.shape = }, {self.grid.shape = }",
+            )
+
+    @property
+    def all(self) -> FloatArray:
+        """(N, D) or, with a class token in front, (N + 1, D) float32: the tokens of the frame as memories take them."""
+        return self.grid if self.cls is None else np.concatenate([self.cls[None], self.grid])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding(Packet):
+    """One frame as a point in the space that pictures and texts share."""
+
+    features: FloatArray
+    """(E,) float32, as the tower gives them: not normalised, so that they can be averaged over a window first."""
+
+    def __post_init__(self) -> None:
+        """Check shapes and dtypes."""
+        Packet.__post_init__(self)
+        _check_array("features", self.features, np.float32, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory(Packet):
+    """The state of a token memory after the frame at ``t``."""
+
+    centers: FloatArray
+    """(M, D) float32; M is the capacity K, or fewer while fewer tokens than K have been seen."""
+    counts: npt.NDArray[np.int32]
+    """(M,) int32: how many tokens each centre stands for."""
+    t_start: float
+    """Media time of the first frame in this memory, in seconds."""
+    capacity: int
+    """K, the number of centres that a full memory has."""
+
+    def __post_init__(self) -> None:
+        """Check shapes and dtypes."""
+        Packet.__post_init__(self)
+        _check_array("centers", self.centers, np.float32, 2)
+        _check_array("counts", self.counts, np.int32, 1)
+        _check(
+            len(self.centers) == len(self.counts) <= self.capacity,
+            f"need len(centers) == len(counts) <= capacity, got {self.centers.shape = }, {self.counts.shape = }, "
+            f"{self.capacity = }",
+        )
+        _check(
+            self.t_start <= self.t,
+            f"a memory cannot start after its last frame: {self.t_start = }, {self.t = }",
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores(Packet):
+    """How well each query fits at one instant: the curves of the report."""
+
+    names: tuple[str, ...]
+    """The Q queries, as the user wrote them."""
+    values: FloatArray
+    """(Q,) float32."""
+
+    def __post_init__(self) -> None:
+        """Check shapes and dtypes."""
+        Packet.__post_init__(self)
+        _check_array("values", self.values, np.float32, 1)
+        _check(
+            len(self.names) == len(self.values),
+            f"one value per query, got {len(self.names) = }, {self.values.shape = }",
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Events(Packet):
+    """What became known at media time ``t``; several events of one operator may share that instant."""
+
+    events: tuple[Event, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the events belong to this packet."""
+        Packet.__post_init__(self)
+        _check(len(self.events) > 0, "an Events packet holds at least one event")
+        for event in self.events:
+            _check(
+                event.data.stream == self.stream,
+                f"event of stream {event.data.stream!r} in a packet of stream {self.stream!r}",
+            )
