@@ -92,6 +92,12 @@ class Context:
     """Threads that model calls may use. Part of exact mode: results depend on it in the last bits."""
     device: str = "cpu"
     """Where models run: ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    outputs: frozenset[str] | None = None
+    """Output ports that anything reads; the others need not be filled. None: all of them."""
+
+    def wants(self, port: str) -> bool:
+        """Whether anything reads ``port``."""
+        return self.outputs is None or port in self.outputs
 
 
 @dataclass(frozen=True, slots=True)

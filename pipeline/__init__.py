@@ -1,0 +1,1 @@
+"""How a graph runs: its declaration, the runners, the sinks and the command line."""

@@ -1,0 +1,236 @@
+"""Reads the declaration of a graph: YAML to typed models, with overrides and environment values.
+
+Precedence, weakest first: an operator's defaults, the graph file, named command-line flags, ``-o node.key=value``.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from onlooker.operators.registry import suggest
+
+from .errors import GraphError
+
+__all__ = [
+    "GraphSpec",
+    "NodeSpec",
+    "RuntimeSpec",
+    "Secrets",
+    "apply_override",
+    "builtin_graphs",
+    "load_spec",
+    "validate",
+]
+
+M = TypeVar("M", bound=BaseModel)
+
+_ENV = re.compile(r"\$\{env:([^}]*)\}")
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeSpec(_Spec):
+    """One node as the graph file writes it."""
+
+    use: str = Field(description="Name of the operator or source in the registry.")
+    inputs: dict[str, str] = Field(default_factory=dict, description="Input port -> node.port that feeds it.")
+    config: dict[str, Any] = Field(default_factory=dict, description="The operator's own settings.")
+    stage: str = Field(default="models", description="Nodes of one stage share a thread (local) or an actor (Ray).")
+
+
+class StageSpec(_Spec):
+    """Where a stage runs under Ray; the local runner gives each stage a thread."""
+
+    replicas: int = Field(default=1, ge=1, description="Actors; more than one only for stateless operators.")
+    num_cpus: float = Field(default=1.0, ge=0, description="CPUs each actor reserves; fractions are fine.")
+    num_gpus: float = Field(default=0.0, ge=0, description="GPUs each actor reserves; fractions are fine.")
+    device: str = Field(default="cpu", description="Device of the models of this stage.")
+    max_restarts: int = Field(default=2, ge=0, description="How often a lost actor is replaced and its state restored.")
+
+
+class RuntimeSpec(_Spec):
+    """How the graph runs, the same for both runners."""
+
+    exact: bool = Field(default=True, description="Fixed shapes and threads: byte-identical canonical logs.")
+    threads: int = Field(default=1, ge=1, description="Torch threads of each stage.")
+    in_flight: int = Field(default=3, ge=1, description="Batches between two stages before the slower one blocks.")
+    snapshot_every: int = Field(default=32, ge=1, description="Batches between two snapshots of an actor's state.")
+
+
+class GraphSpec(_Spec):
+    """A whole graph as its file writes it."""
+
+    name: str = Field(description="Name of the graph.")
+    description: str = Field(default="", description="What the graph is for.")
+    nodes: dict[str, NodeSpec] = Field(description="The nodes by name.")
+    stages: dict[str, StageSpec] = Field(default_factory=dict, description="Placement of stages under Ray.")
+    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec, description="How the graph runs.")
+
+
+class Secrets:
+    """Values that came from the environment, so that whatever prints a graph can mask them."""
+
+    def __init__(self) -> None:
+        """Start without secrets."""
+        self._values: set[str] = set()
+
+    def add(self, value: str) -> None:
+        """Remember one value; the empty one hides nothing."""
+        if value:
+            self._values.add(value)
+
+    def mask(self, text: str) -> str:
+        """``text`` with every known value replaced by ``***``."""
+        for value in sorted(self._values, key=len, reverse=True):
+            text = text.replace(value, "***")
+        return text
+
+
+def builtin_graphs() -> list[str]:
+    """Names of the graphs that come with the package."""
+    folder = importlib.resources.files("onlooker.configs")
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def _read(name_or_path: str) -> tuple[str, str]:
+    path = Path(name_or_path)
+    if name_or_path in builtin_graphs():
+        file = importlib.resources.files("onlooker.configs") / f"{name_or_path}.yaml"
+        return file.read_text(encoding="utf-8"), f"built-in graph {name_or_path!r}"
+    if not path.exists():
+        if path.suffix in (".yaml", ".yml") or "/" in name_or_path:
+            raise GraphError(f"graph file {name_or_path!r} does not exist; check the path.")
+        raise GraphError(f"unknown graph {name_or_path!r}; {suggest(name_or_path, builtin_graphs())}")
+    try:
+        return path.read_text(encoding="utf-8"), f"graph file {path.name!r}"
+    except (OSError, UnicodeDecodeError) as error:
+        raise GraphError(f"cannot read graph file {name_or_path!r}: {error}") from None
+
+
+def _resolve_env(value: Any, where: str, secrets: Secrets) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _resolve_env(v, f"{where}.{k}" if where else str(k), secrets) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_resolve_env(v, f"{where}[{i}]", secrets) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def lookup(match: re.Match[str]) -> str:
+        name = match.group(1)
+        found = os.environ.get(name)
+        if found is None:
+            raise GraphError(f"{where} needs the environment variable {name}, which is not set.")
+        secrets.add(found)
+        return found
+
+    return _ENV.sub(lookup, value)
+
+
+def apply_override(document: dict[str, Any], assignment: str) -> None:
+    """Apply one ``node.key=value`` (or ``runtime.key=value``, ``stages.name.key=value``) to a graph document.
+
+    Values are read as YAML, so that numbers, booleans, null and lists come out as such.
+
+    Raises:
+        GraphError: the assignment has another form, or names a node that is not there.
+    """
+    target, equals, text = assignment.partition("=")
+    path = target.strip().split(".")
+    if not equals or len(path) < 2 or not all(path):
+        raise GraphError(f"override {assignment!r} should read node.key=value, e.g. decode.fps=4.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise GraphError(f"override {assignment!r}: the value is not valid YAML ({_first_line(error)}).") from None
+    if path[0] in ("runtime", "stages"):
+        holder = document.setdefault(path[0], {})
+    else:
+        nodes = document.get("nodes") or {}
+        if path[0] not in nodes:
+            raise GraphError(
+                f"override {assignment!r}: the graph has no node {path[0]!r}; {suggest(path[0], [*nodes, 'runtime'])}"
+            )
+        holder = nodes[path[0]].setdefault("config", {})
+    for key in path[1:-1]:
+        holder = holder.setdefault(key, {})
+    holder[path[-1]] = value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _known_keys(model: type[BaseModel], location: Iterable[int | str]) -> list[str]:
+    """Field names at the place that an ``extra_forbidden`` error points into."""
+    for part in list(location)[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is not None:  # else a key of a mapping: its values have the type found one level up
+            model = next(_models_of(field.annotation), model)
+    return list(model.model_fields)
+
+
+def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_of(argument)
+
+
+def validate(model: type[M], document: Any, where: str) -> M:
+    """Validate ``document``; the first mistake becomes one line that says where it is and what would be right.
+
+    Raises:
+        GraphError: the document does not fit.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            key = str(first["loc"][-1])
+            raise GraphError(
+                f"{where}: unknown key {place!r}; {suggest(key, _known_keys(model, first['loc']))}"
+            ) from None
+        if first["type"] == "missing":
+            raise GraphError(f"{where}: {place!r} is missing.") from None
+        raise GraphError(f"{where}: {place or 'the document'}: {first['msg'].lower()}.") from None
+
+
+def load_spec(
+    name_or_path: str, *, flags: Iterable[str] = (), overrides: Iterable[str] = ()
+) -> tuple[GraphSpec, Secrets]:
+    """Load a graph by name or path and apply named flags, then overrides (both as ``node.key=value``).
+
+    Returns:
+        The validated spec, and the environment values it holds.
+
+    Raises:
+        GraphError: no such graph, unknown key, unset environment variable, malformed override.
+    """
+    text, where = _read(name_or_path)
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise GraphError(f"{where} is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+    if not isinstance(document, dict):
+        raise GraphError(f"{where} should hold keys such as 'name' and 'nodes', not {type(document).__name__}.")
+    secrets = Secrets()
+    document = _resolve_env(document, "", secrets)
+    nodes = document.get("nodes")
+    if not isinstance(nodes, dict) or not all(isinstance(n, dict) for n in nodes.values()):
+        raise GraphError(f"{where}: 'nodes' should map each node's name to its settings.")
+    for assignment in [*flags, *overrides]:
+        apply_override(document, assignment)
+    document = _resolve_env(document, "", secrets)
+    return validate(GraphSpec, document, where), secrets

@@ -1,0 +1,1 @@
+"""The runners: one process with threads, or Ray actors; the same graph, the same log."""

@@ -1,0 +1,83 @@
+"""What travels between stages: some packets of one stream, and how far the stream has come."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from onlooker.operators.contract import Context, Control, End, Source, SourceInfo
+from onlooker.operators.packets import Packet
+
+from ..graph import Edge, Graph, Node
+
+__all__ = ["Batch", "SourceSpec", "make_source", "read_stream"]
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """One stream to watch: where it comes from and what it is called."""
+
+    uri: str
+    stream: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """A piece of one stream between two stages."""
+
+    stream: str
+    packets: dict[Edge, list[Packet]] = field(default_factory=dict)
+    watermarks: dict[Edge, float] = field(default_factory=dict)
+    """Media time up to which each edge is complete, seconds."""
+    now: float = -math.inf
+    """The engine's clock when the batch was read, see ``Inputs.now``."""
+    control: tuple[Control, ...] = ()
+    info: SourceInfo | None = None
+    """Only in a stream's first batch."""
+    end: End | None = None
+    """Only in a stream's last batch."""
+    timing: dict[str, float] = field(default_factory=dict)
+    """Seconds of work spent on this batch in each stage."""
+    counters: dict[str, int] = field(default_factory=dict)
+    """Totals of the source so far."""
+
+
+def make_source(node: Node, spec: SourceSpec) -> Source[Any]:
+    """A source of ``spec`` as the graph's source node configures it, not yet open."""
+    cls: Any = node.cls
+    source: Source[Any] = cls(node.config, spec.uri, spec.stream)
+    return source
+
+
+def read_stream(graph: Graph, source: Source[Any], sinks: frozenset[Edge], *, live: bool = False) -> Iterator[Batch]:
+    """Open ``source`` and deliver its stream to the end; closes it when done or abandoned.
+
+    The clock of a stream that is not live is its own media time: timers then fire at the same point of the stream
+    however fast it is read.
+    """
+    node = graph.source
+    threads = graph.runtime.threads
+    try:
+        info = source.open(Context(threads, outputs=graph.read_ports(node, sinks)))
+        yield Batch(info.stream, info=info)
+        cursor = source.initial_cursor()
+        end = None
+        while end is None:
+            started = time.perf_counter()
+            cursor, outputs = source.read(cursor)
+            end = outputs.end
+            watermark = math.inf if end else outputs.watermark
+            yield Batch(
+                info.stream,
+                packets={f"{node.name}.{port}": packets for port, packets in outputs.packets.items()},
+                watermarks=dict.fromkeys(node.outputs, watermark),
+                now=time.monotonic() if live else (end.t if end else watermark),
+                end=end,
+                timing={node.name: time.perf_counter() - started},
+                counters=dict(outputs.counters),
+            )
+    finally:
+        source.close()

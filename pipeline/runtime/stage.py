@@ -1,0 +1,187 @@
+"""Runs the nodes of one stage over batches, in one thread. Both runners are made of these.
+
+This is where the engine keeps the promises of the operator contract: alignment by media time, order, one flush.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from onlooker.operators.contract import Context, ContractError, Inputs, Operator, Outputs
+from onlooker.operators.packets import Packet
+
+from ..graph import Edge, Graph, Node
+from .batch import Batch
+
+__all__ = ["Stage", "StageSnapshot"]
+
+StageSnapshot = dict[str, dict[str, "_NodeStream"]]
+"""Stream -> node -> all that the stage remembers."""
+
+
+@dataclass(slots=True)
+class _NodeStream:
+    """What the stage remembers of one stream at one node."""
+
+    state: Any
+    queues: dict[str, list[Packet]] = field(default_factory=dict)
+    """Packets per sync port that wait for the other ports."""
+    watermarks: dict[str, float] = field(default_factory=dict)
+    """Per input port."""
+    joint: float = -math.inf
+    """The joint watermark of the last call."""
+    sent: dict[str, float] = field(default_factory=dict)
+    """Time of the last packet per output port."""
+    out_watermarks: dict[str, float] = field(default_factory=dict)
+    wake_at: float | None = None
+    flushed: bool = False
+
+
+class Stage:
+    """The nodes of one stage, their resources and the states of all streams."""
+
+    def __init__(self, graph: Graph, name: str, sinks: frozenset[Edge]) -> None:
+        """Prepare the stage.
+
+        Args:
+            graph: the whole graph.
+            name: the stage to run.
+            sinks: edges that the consumer of the batches reads, besides events.
+        """
+        self.name = name
+        self._graph = graph
+        self._sinks = sinks
+        self._keep = graph.needed_after(graph.stages.index(name), sinks)
+        self._nodes = graph.stage_nodes(name)
+        self._operators: dict[str, Operator[Any]] = {}
+        self._streams: StageSnapshot = {}
+
+    def open(self) -> None:
+        """Make the operators and open their resources; fixes the calling thread's torch threads."""
+        import torch
+
+        threads = self._graph.runtime.threads
+        torch.set_num_threads(threads)  # results depend on it in the last bits
+        device = self._graph.stage_spec(self.name).device
+        for node in self._nodes:
+            cls: Any = node.cls
+            operator: Operator[Any] = cls(node.config)
+            operator.open(Context(threads, device, self._graph.read_ports(node, self._sinks)))
+            self._operators[node.name] = operator
+
+    def close(self) -> None:
+        """Close the operators."""
+        for operator in self._operators.values():
+            operator.close()
+        self._operators.clear()
+
+    def snapshot(self) -> StageSnapshot:
+        """All states, to be pickled or copied by the caller before the next ``step``."""
+        return self._streams
+
+    def restore(self, snapshot: StageSnapshot) -> None:
+        """Go on from a snapshot."""
+        self._streams = snapshot
+
+    def step(self, batches: list[Batch]) -> list[Batch]:
+        """Run the nodes over one batch each of different streams.
+
+        Args:
+            batches: at most one per stream; their packets are consumed.
+
+        Returns:
+            The batches with this stage's packets added and those nobody reads any more removed.
+
+        Raises:
+            ContractError: an operator broke the contract; names the node.
+        """
+        started = time.perf_counter()
+        for node in self._nodes:
+            self._run_node(node, batches)
+        seconds = (time.perf_counter() - started) / len(batches)
+        for batch in batches:
+            batch.packets = {e: p for e, p in batch.packets.items() if e in self._keep}
+            batch.watermarks = {e: w for e, w in batch.watermarks.items() if e in self._keep}
+            batch.timing[self.name] = seconds
+            if batch.end is not None:
+                self._streams.pop(batch.stream, None)
+        return batches
+
+    def _run_node(self, node: Node, batches: list[Batch]) -> None:
+        operator = self._operators[node.name]
+        calls: list[tuple[Batch, _NodeStream, Inputs]] = []
+        for batch in batches:
+            memory = self._memory(node, operator, batch.stream)
+            inputs = _gather(node, memory, batch)
+            if inputs is not None:
+                calls.append((batch, memory, inputs))
+        if calls:
+            results = operator.process_batch([m.state for _, m, _ in calls], [i for _, _, i in calls])
+            if len(results) != len(calls):
+                raise ContractError(f"node {node.name!r}: {len(results)} results for {len(calls)} inputs")
+            for (batch, memory, inputs), (state, outputs) in zip(calls, results, strict=True):
+                memory.state = state
+                memory.wake_at = outputs.wake_at
+                _deliver(node, memory, batch, outputs, inputs.watermark)
+        for batch in batches:
+            memory = self._streams[batch.stream][node.name]
+            if batch.end is not None and not memory.flushed:
+                memory.state, outputs = operator.flush(memory.state, batch.end.t)
+                outputs.watermarks = {}
+                _deliver(node, memory, batch, outputs, math.inf)
+                memory.flushed = True
+            for port in node.cls.outputs:
+                batch.watermarks[f"{node.name}.{port}"] = memory.out_watermarks.get(port, -math.inf)
+
+    def _memory(self, node: Node, operator: Operator[Any], stream: str) -> _NodeStream:
+        nodes = self._streams.setdefault(stream, {})
+        if node.name not in nodes:
+            nodes[node.name] = _NodeStream(operator.initial_state(stream))
+        return nodes[node.name]
+
+
+def _gather(node: Node, memory: _NodeStream, batch: Batch) -> Inputs | None:
+    """The inputs of one call, aligned up to the joint watermark; None if there is nothing to do."""
+    packets: dict[str, list[Packet]] = {}
+    joint = math.inf
+    for port, edge in node.inputs.items():
+        arrived = batch.packets.get(edge, [])
+        if node.ports[port].mode == "latest":
+            if arrived:
+                packets[port] = arrived
+            continue
+        memory.queues.setdefault(port, []).extend(arrived)
+        memory.watermarks[port] = max(memory.watermarks.get(port, -math.inf), batch.watermarks.get(edge, -math.inf))
+        joint = min(joint, memory.watermarks[port])
+    for port, queue in memory.queues.items():
+        cut = next((i for i, packet in enumerate(queue) if packet.t > joint), len(queue))
+        if cut:
+            packets[port] = queue[:cut]
+            memory.queues[port] = queue[cut:]
+    control = tuple(c for c in batch.control if c.stream in (None, batch.stream))
+    due = memory.wake_at is not None and memory.wake_at <= batch.now
+    if not (packets or control or due or joint > memory.joint) or memory.flushed:
+        return None
+    memory.joint = max(joint, memory.joint)
+    return Inputs(packets, watermark=joint, now=batch.now, control=control)
+
+
+def _deliver(node: Node, memory: _NodeStream, batch: Batch, outputs: Outputs, default_watermark: float) -> None:
+    """Put a call's outputs on the batch, after checking that they keep the contract."""
+    unknown = (set(outputs.packets) | set(outputs.watermarks)) - set(node.cls.outputs)
+    if unknown:
+        raise ContractError(f"node {node.name!r} has no output {sorted(unknown)[0]!r}")
+    for port, kind in node.cls.outputs.items():
+        for packet in outputs.packets.get(port, []):
+            if not isinstance(packet, kind):
+                raise ContractError(f"node {node.name!r}: {port!r} gives {kind.__name__}, not {type(packet).__name__}")
+            last = max(memory.sent.get(port, -math.inf), memory.out_watermarks.get(port, -math.inf))
+            if packet.t <= last:
+                raise ContractError(f"node {node.name!r}: {port!r} at {packet.t = } after {last}")
+            memory.sent[port] = packet.t
+            batch.packets.setdefault(f"{node.name}.{port}", []).append(packet)
+        watermark = outputs.watermarks.get(port, default_watermark)
+        memory.out_watermarks[port] = max(watermark, memory.out_watermarks.get(port, -math.inf))
