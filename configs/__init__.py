@@ -1,0 +1,1 @@
+"""Ready graphs, by name."""

@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from .contract import Operator, Source
+from .errors import OnlookerError
 
 __all__ = ["OPERATORS", "SOURCES", "UnknownNameError", "operator_class", "source_class", "suggest"]
 
@@ -25,7 +26,7 @@ OPERATORS = {
 }
 
 
-class UnknownNameError(ValueError):
+class UnknownNameError(OnlookerError):
     """A name that is not there; the message offers the nearest that is."""
 
 

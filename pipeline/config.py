@@ -208,9 +208,14 @@ def validate(model: type[M], document: Any, where: str) -> M:
 
 
 def load_spec(
-    name_or_path: str, *, flags: Iterable[str] = (), overrides: Iterable[str] = ()
+    name_or_path: str, *, settings: Mapping[str, Mapping[str, Any]] | None = None, overrides: Iterable[str] = ()
 ) -> tuple[GraphSpec, Secrets]:
-    """Load a graph by name or path and apply named flags, then overrides (both as ``node.key=value``).
+    """Load a graph by name or path, set what named flags say, then apply overrides.
+
+    Args:
+        name_or_path: a built-in graph or a YAML file.
+        settings: operator name -> config values, for every node that uses the operator.
+        overrides: ``node.key=value`` assignments.
 
     Returns:
         The validated spec, and the environment values it holds.
@@ -230,7 +235,9 @@ def load_spec(
     nodes = document.get("nodes")
     if not isinstance(nodes, dict) or not all(isinstance(n, dict) for n in nodes.values()):
         raise GraphError(f"{where}: 'nodes' should map each node's name to its settings.")
-    for assignment in [*flags, *overrides]:
+    for node in nodes.values():
+        node.setdefault("config", {}).update((settings or {}).get(node.get("use"), {}))
+    for assignment in overrides:
         apply_override(document, assignment)
     document = _resolve_env(document, "", secrets)
     return validate(GraphSpec, document, where), secrets

@@ -1,14 +1,10 @@
-"""Errors that are the user's to mend: one clear line, no stack trace."""
+"""Errors of the pipeline that are the user's to mend."""
 
 from __future__ import annotations
 
+from onlooker.operators.errors import OnlookerError
+
 __all__ = ["GraphError", "OnlookerError", "OutputError", "UsageError"]
-
-
-class OnlookerError(Exception):
-    """Base of the errors that the command line shows as one line; ``exit_code`` is what it exits with."""
-
-    exit_code = 2
 
 
 class UsageError(OnlookerError):

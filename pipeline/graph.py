@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,13 +137,15 @@ class Graph:
         return self.secrets.mask(yaml.safe_dump(self.document(), sort_keys=False, allow_unicode=True))
 
 
-def load_graph(name_or_path: str, *, flags: Iterable[str] = (), overrides: Iterable[str] = ()) -> Graph:
-    """Load, override and validate a graph; see ``load_spec`` for the precedence.
+def load_graph(
+    name_or_path: str, *, settings: Mapping[str, Mapping[str, Any]] | None = None, overrides: Iterable[str] = ()
+) -> Graph:
+    """Load, override and validate a graph; the arguments are those of ``load_spec``.
 
     Raises:
         GraphError: with one line that says what is wrong.
     """
-    spec, secrets = load_spec(name_or_path, flags=flags, overrides=overrides)
+    spec, secrets = load_spec(name_or_path, settings=settings, overrides=overrides)
     return build_graph(spec, secrets)
 
 

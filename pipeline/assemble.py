@@ -1,0 +1,121 @@
+"""From what a user asks for to a graph and sources that can run; the command line and ``watch`` share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from onlooker.operators.events import stream_name
+
+from .errors import UsageError
+from .graph import Edge, Graph, load_graph
+from .runtime.batch import SourceSpec
+from .session import Runner
+
+__all__ = ["EMBEDDED_MODEL", "Plan", "make_plan", "runner_factory", "source_spec"]
+
+EMBEDDED_MODEL = "tiny"
+"""The model whose weights come with the package."""
+
+
+@dataclass
+class Plan:
+    """What will run."""
+
+    graph: Graph
+    notices: list[str] = field(default_factory=list)
+    """What the user should know before it runs, one line each."""
+
+
+def make_plan(
+    graph: str = "file",
+    *,
+    model: str | None = None,
+    pretrained: str | None = None,
+    queries: Sequence[str] = (),
+    overrides: Iterable[str] = (),
+) -> Plan:
+    """Load a graph and fit it to the wishes of the user.
+
+    Args:
+        graph: name of a built-in graph, or a YAML file.
+        model: tower to use instead of the graph's: ``tiny``, an open_clip name, a checkpoint.
+        pretrained: open_clip pretrained tag of that tower.
+        queries: what to look for, in words.
+        overrides: ``node.key=value`` assignments.
+
+    Raises:
+        GraphError: the graph or an override is wrong.
+        UsageError: nothing would be left to do.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for use in ("clip_tower", "query_localizer"):
+        settings[use] = {} if model is None else {"model": model, "pretrained": pretrained}
+    if queries:
+        settings["query_localizer"]["queries"] = list(queries)
+    plan = Plan(load_graph(graph, settings=settings, overrides=overrides))
+    _drop_idle(plan)
+    if not plan.graph.event_edges:
+        raise UsageError("nothing to do: the graph has no captions and no query; add --query TEXT.")
+    return plan
+
+
+def _drop_idle(plan: Plan) -> None:
+    """Take out nodes that have nothing to say: no queries asked, no caption decoder for this tower."""
+    idle = [n.name for n in plan.graph.nodes if n.use == "query_localizer" and not getattr(n.config, "queries", ())]
+    towers = {n.name: str(getattr(n.config, "model", "")) for n in plan.graph.nodes if n.use == "clip_tower"}
+    foreign = next((m for m in towers.values() if m != EMBEDDED_MODEL), None)
+    decoders = [
+        n.name
+        for n in plan.graph.nodes
+        if n.use == "git_captioner" and getattr(n.config, "weights", None) == EMBEDDED_MODEL
+    ]
+    if foreign is not None and decoders:
+        idle += decoders
+        plan.notices.append(
+            f"no captions: the embedded caption decoder belongs to {EMBEDDED_MODEL!r}, not to {foreign!r}; "
+            f"give it another with -o {decoders[0]}.weights=FOLDER."
+        )
+    graph = plan.graph.without(idle)
+    needed = {edge.partition(".")[0] for node in graph.nodes for edge in node.inputs.values()}
+    speaking = {edge.partition(".")[0] for edge in graph.event_edges}
+    while unread := [n.name for n in graph.nodes if n.name not in needed | speaking and not n.is_source]:
+        graph = graph.without(unread)
+        needed = {edge.partition(".")[0] for node in graph.nodes for edge in node.inputs.values()}
+    plan.graph = graph
+
+
+def source_spec(uri: str, stream: str | None = None) -> SourceSpec:
+    """Name a stream after its file or host; never after a path or credentials.
+
+    Raises:
+        UsageError: ``uri`` is empty.
+    """
+    if not uri:
+        raise UsageError("the source is empty; give a file.")
+    if stream is None:
+        parts = urlsplit(uri) if "://" in uri else None
+        stream = stream_name((parts.hostname or "stream") if parts and parts.scheme != "file" else Path(uri).stem)
+    return SourceSpec(uri, stream)
+
+
+def runner_factory(name: str, address: str | None = None) -> Callable[[Graph, frozenset[Edge]], Runner]:
+    """The runner of that name: ``ray`` or ``local``.
+
+    Raises:
+        UsageError: there is no such runner, or an address was given to the local one.
+    """
+    if name == "local":
+        if address is not None:
+            raise UsageError("--address joins a Ray cluster; use it with --runner ray.")
+        from .runtime.local import LocalRunner
+
+        return LocalRunner
+    if name == "ray":
+        from .runtime.ray_runner import RayRunner
+
+        return lambda graph, sinks: RayRunner(graph, sinks, address=address)
+    raise UsageError(f"unknown runner {name!r}; known are: ray, local.")

@@ -1,0 +1,225 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere, JSON lines on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import IO, Any, Self
+
+from onlooker.operators.events import Event
+
+from ..session import Progress
+
+__all__ = ["Display", "format_time", "make_display"]
+
+_LINE_EVERY = 5.0
+"""Seconds between two progress lines where there is no terminal."""
+
+
+def format_time(seconds: float) -> str:
+    """Media time for people: ``1:23.4`` or ``1:02:03.4``."""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{head}:{tenths / 10:04.1f}"
+
+
+def make_display(*, quiet: bool, json_logs: bool, events_on_stdout: bool) -> Display:
+    """The display that fits: none, JSON, a bar if both outputs are a terminal, else plain lines."""
+    if quiet:
+        return Display(None)
+    if json_logs:
+        return JsonDisplay(sys.stderr)
+    out = None if events_on_stdout else sys.stdout
+    if sys.stderr.isatty():
+        return BarDisplay(out, sys.stderr)
+    return LineDisplay(out, sys.stderr)
+
+
+def describe(event: Event) -> str | None:
+    """One line for a person; None for events that say nothing new to one."""
+    data: Any = event.data
+    span = f"{format_time(event.t_start)}-{format_time(event.t_end)}" if event.t_end is not None else ""
+    if event.kind == "caption" and event.phase == "end":
+        return f"{span}  {data.text}"
+    if event.kind == "query" and event.phase == "new":
+        return f"{format_time(event.t_start)}  {data.query!r} begins"
+    if event.kind == "query" and event.phase == "end":
+        return f"{span}  {data.query!r} seen (score {data.score:.2f})"
+    return None
+
+
+class Display:
+    """Shows nothing; base of the others. Warnings and errors are always shown."""
+
+    def __init__(self, err: IO[str] | None) -> None:
+        """Remember where notes go."""
+        self._err = err
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        self._started = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop showing."""
+
+    def update(self, progress: Progress) -> None:
+        """The run has come further."""
+
+    def event(self, event: Event) -> None:
+        """An event of the log."""
+
+    def note(self, text: str) -> None:
+        """Tell the user something in passing."""
+
+    def warn(self, text: str) -> None:
+        """Tell the user what went wrong."""
+        print(f"onlooker: {text}", file=sys.stderr)
+
+    def _speed(self, progress: Progress) -> float:
+        """Seconds of media per second of wall time."""
+        return progress.media_time / max(time.monotonic() - self._started, 1e-6)
+
+
+class LineDisplay(Display):
+    """Events on standard output as they come; now and then a line of progress on standard error."""
+
+    def __init__(self, out: IO[str] | None, err: IO[str]) -> None:
+        """Events go to ``out`` (None: nowhere), notes and progress to ``err``."""
+        super().__init__(err)
+        self._out = out
+        self._next_line = 0.0
+
+    def update(self, progress: Progress) -> None:
+        """Print a line every few seconds."""
+        now = time.monotonic()
+        if now < self._next_line:
+            return
+        first, self._next_line = self._next_line == 0.0, now + _LINE_EVERY
+        if not first:
+            of = f" of {format_time(progress.duration)}" if progress.duration else ""
+            print(
+                f"{format_time(progress.media_time)}{of}, {self._speed(progress):.1f}x real time, "
+                f"{progress.events} events",
+                file=self._err,
+            )
+
+    def event(self, event: Event) -> None:
+        """Print what a person wants to know."""
+        line = describe(event)
+        if line is not None and self._out is not None:
+            print(line, file=self._out, flush=True)
+
+    def note(self, text: str) -> None:
+        """Print a note."""
+        print(f"onlooker: {text}", file=self._err)
+
+
+class BarDisplay(Display):
+    """A bar with media time, speed, events so far and the latest caption; events scroll above it."""
+
+    def __init__(self, out: IO[str] | None, err: IO[str]) -> None:
+        """The bar and, on a terminal, the events go to ``err``'s terminal; a redirected ``out`` gets plain lines."""
+        super().__init__(err)
+        from rich.console import Console
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self._console = Console(file=err, highlight=False)
+        self._out = out if out is not None and not out.isatty() else None
+        self._shows_events = out is not None and out.isatty()
+        self._bar = Bar(
+            SpinnerColumn(),
+            TextColumn("{task.fields[clock]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[speed]} · {task.fields[events]} events"),
+            TextColumn("[dim]{task.fields[caption]}", markup=True),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, clock="starting", speed="", events=0, caption="")
+
+    def __enter__(self) -> Self:
+        """Draw the bar."""
+        super().__enter__()
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away and leave the terminal as it was."""
+        self._bar.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Move the bar."""
+        from rich.markup import escape
+
+        of = f" / {format_time(progress.duration)}" if progress.duration else ""
+        self._bar.update(
+            self._task,
+            total=progress.duration,
+            completed=progress.media_time,
+            clock=format_time(progress.media_time) + of,
+            speed=f"{self._speed(progress):.1f}x real time",
+            events=progress.events,
+            caption=escape(progress.latest_caption[:60]),
+        )
+
+    def event(self, event: Event) -> None:
+        """Print what a person wants to know above the bar."""
+        line = describe(event)
+        if line is None:
+            return
+        if self._shows_events:
+            self._console.print(line, markup=False)
+        elif self._out is not None:
+            print(line, file=self._out, flush=True)
+
+    def note(self, text: str) -> None:
+        """Print a note above the bar."""
+        self._console.print(f"onlooker: {text}", markup=False, style="yellow")
+
+
+class JsonDisplay(Display):
+    """One JSON object per line on standard error, for programs that watch over a run."""
+
+    def __init__(self, err: IO[str]) -> None:
+        """Lines go to ``err``."""
+        super().__init__(err)
+        self._next_line = 0.0
+
+    def update(self, progress: Progress) -> None:
+        """Tell where the run stands, about once a second."""
+        if (now := time.monotonic()) >= self._next_line:
+            self._next_line = now + 1.0
+            self._say(
+                "progress",
+                media_time=round(progress.media_time, 3),
+                duration=progress.duration,
+                speed=round(self._speed(progress), 2),
+                events=progress.events,
+                **progress.counters,
+            )
+
+    def event(self, event: Event) -> None:
+        """Tell that an event was written."""
+        self._say("event", id=event.id, phase=event.phase)
+
+    def note(self, text: str) -> None:
+        """Tell something in passing."""
+        self._say("note", message=text)
+
+    def warn(self, text: str) -> None:
+        """Tell what went wrong."""
+        self._say("warning", message=text)
+
+    def _say(self, kind: str, **fields: object) -> None:
+        print(json.dumps({"log": kind, **fields}, ensure_ascii=False), file=self._err, flush=True)

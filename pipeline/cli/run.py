@@ -1,0 +1,154 @@
+"""``onlooker run``: watch a source with a graph."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ..assemble import make_plan, runner_factory, source_spec
+from ..errors import UsageError
+from ..session import Session
+from ..sinks.base import Sink
+from .display import Display, make_display
+
+__all__ = ["add_parser", "add_run_options", "watch_source"]
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``onlooker run``."""
+    parser = commands.add_parser(
+        "run",
+        help="watch a video and write what happens",
+        description="Watch a video: captions every few seconds, and events for what you ask for in words.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="A --query says what to look for, in plain words; give it as often as you like:\n"
+        '  onlooker run street.mp4 --query "a red car" --query "a person crossing the street"\n\n'
+        "-o sets anything that `onlooker graph show` lists, e.g. -o decode.fps=4 -o caption.beam=1",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="the video file (or a picture)")
+    add_run_options(parser)
+    parser.set_defaults(func=_main)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every command that watches something has."""
+    what = parser.add_argument_group("what to do")
+    what.add_argument(
+        "--query", metavar="TEXT", action="append", default=[], help="look for this, in words; repeatable"
+    )
+    what.add_argument("--graph", metavar="NAME|FILE", default="file", help="graph to run (default: %(default)s)")
+    what.add_argument(
+        "--model",
+        metavar="NAME",
+        help="tower instead of the embedded 'tiny': any open_clip name, NAME:PRETRAINED, or a checkpoint",
+    )
+    what.add_argument(
+        "-o",
+        dest="overrides",
+        metavar="NODE.KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a setting; repeatable",
+    )
+    outputs = parser.add_argument_group("outputs")
+    outputs.add_argument("--events", metavar="F.jsonl", help="events, one JSON object per line; - is standard output")
+    outputs.add_argument(
+        "--canonical", action="store_true", help="leave clocks and speed out of --events: same video, same bytes"
+    )
+    outputs.add_argument("--vtt", metavar="F.vtt", help="captions and query events as WebVTT")
+    outputs.add_argument("--srt", metavar="F.srt", help="the same as SubRip")
+    outputs.add_argument("--report", metavar="F.html", help="one self-contained page: timeline, key frames, curves")
+    outputs.add_argument("--video", metavar="F.mp4", help="the video with captions and queries drawn in")
+    how = parser.add_argument_group("how to run")
+    how.add_argument("--runner", choices=["ray", "local"], default="ray", help="engine (default: %(default)s)")
+    how.add_argument("--address", metavar="RAY", help="join this Ray cluster instead of starting one here")
+    how.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    how.add_argument("--json-logs", action="store_true", help="progress as JSON lines on standard error")
+
+
+def _main(args: argparse.Namespace) -> int:
+    return watch_source(args.source, args)
+
+
+def watch_source(source: str, args: argparse.Namespace) -> int:
+    """Run the graph over one source as the options say; returns the exit code."""
+    plan = make_plan(args.graph, model=args.model, queries=args.query, overrides=args.overrides)
+    sinks = _sinks(args, source)
+    display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
+    specs = [source_spec(source)]
+    session = Session(plan.graph, runner_factory(args.runner, args.address), specs, sinks, display.update)
+    with display, _interruptible(session, display):
+        for notice in plan.notices:
+            display.note(notice)
+        for event in session.events():
+            display.event(event)
+    for failure in session.failures:
+        display.warn(failure)
+    for stream, end in session.ends.items():
+        if end.reason == "truncated":
+            display.warn(f"{stream} breaks off at {end.t:.1f} s; everything up to there is complete.")
+    if "interrupted" in {end.reason for end in session.ends.values()}:
+        display.note("interrupted; what was seen so far is written.")
+    return session.exit_code
+
+
+@contextmanager
+def _interruptible(session: Session, display: Display) -> Iterator[None]:
+    """The first Ctrl-C ends the streams and writes what is there; a second one gives up at once."""
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        display.note("stopping; press Ctrl-C again to give up at once.")
+        session.interrupt()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _sinks(args: argparse.Namespace, source: str) -> list[Sink]:
+    """The sinks that the options ask for; no two may write the same file, none the source."""
+    chosen = [p for p in (args.events, args.vtt, args.srt, args.report, args.video) if p and p != "-"]
+    taken = {os.path.realpath(source): "the source"}
+    for path in chosen:
+        real = os.path.realpath(path)
+        if real in taken:
+            raise UsageError(f"{path!r} would overwrite {taken[real]}; choose another path.")
+        taken[real] = "another output"
+    sinks: list[Sink] = []
+    if args.events:
+        from ..sinks.jsonl import JsonlSink
+
+        sinks.append(JsonlSink(args.events, canonical=args.canonical))
+    if args.vtt:
+        from ..sinks.subtitles import WebVttSink
+
+        sinks.append(WebVttSink(args.vtt))
+    if args.srt:
+        from ..sinks.subtitles import SrtSink
+
+        sinks.append(SrtSink(args.srt))
+    if args.report:
+        from ..sinks.report import ReportSink
+
+        sinks.append(ReportSink(args.report))
+    if args.video:
+        from ..sinks.video import VideoSink
+
+        if Path(args.video).suffix.lower() != ".mp4":
+            raise UsageError(f"--video writes MP4; {args.video!r} should end in .mp4.")
+        sinks.append(VideoSink(args.video))
+    return sinks
