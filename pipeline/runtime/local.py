@@ -46,6 +46,7 @@ class LocalRunner:
         self._graph = graph
         self._sinks = sinks
         self._abandoned = threading.Event()
+        self._sources_open = threading.Semaphore(0)
         self._sources: list[Source[Any]] = []
         self._queues: list[queue.Queue[Batch | _Failure]] = []
         self._streams: list[str] = []
@@ -116,6 +117,8 @@ class LocalRunner:
     def _read(self, source: Source[Any]) -> None:
         try:
             for batch in read_stream(self._graph, source, self._sinks):
+                if batch.info is not None:
+                    self._sources_open.release(len(self._graph.stages))
                 self._put(0, batch)
         except _Abandoned:
             pass
@@ -124,6 +127,7 @@ class LocalRunner:
 
     def _work(self, position: int, open_streams: int) -> None:
         try:
+            self._await_sources(open_streams)
             stage = Stage(self._graph, self._graph.stages[position], self._sinks)
             stage.open()
             try:
@@ -140,6 +144,13 @@ class LocalRunner:
             pass
         except BaseException as error:
             self._fail(position + 1, error)
+
+    def _await_sources(self, count: int) -> None:
+        """A source that cannot be opened is reported at once, not after seconds of loading models."""
+        while count:
+            if self._abandoned.is_set():
+                raise _Abandoned
+            count -= self._sources_open.acquire(timeout=_POLL)
 
     def _fail(self, position: int, error: BaseException) -> None:
         """Pass an error downstream behind what was already done, so that nothing produced is lost."""
