@@ -80,13 +80,14 @@ def write_video(
 
 
 def write_two_streams(path: str | Path) -> Path:
-    """Write a file with two video streams: number 0 small, frames from 0; number 1 larger, frames from 500."""
+    """Write a file with two video streams: number 0 small, frames from 0; number 1, the default, frames from 500."""
     with av.open(str(path), "w") as container:
         streams: list[Any] = []
         for height, width in [(48, 80), (96, 160)]:
             stream: Any = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             streams.append(stream)
+        streams[0].disposition, streams[1].disposition = 0, av.stream.Disposition.default
         for number in range(30):
             for first, stream in zip([0, 500], streams, strict=True):
                 frame = av.VideoFrame.from_ndarray(
@@ -122,6 +123,7 @@ def remux(source: str | Path, target: str | Path, edit: Any, options: dict[str, 
     """Copy the video packets of a file; `edit(number, packet)` may change each one, or return False to leave it out."""
     with av.open(str(source)) as incoming, av.open(str(target), "w", options=options or {}) as outgoing:
         stream = outgoing.add_stream_from_template(incoming.streams.video[0])
+        outgoing.start_encoding()
         for number, packet in enumerate(p for p in incoming.demux(video=0) if p.size):
             if edit(number, packet) is not False:
                 packet.stream = stream

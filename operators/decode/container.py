@@ -26,6 +26,8 @@ ThreadType = Literal["NONE", "SLICE", "FRAME", "AUTO"]
 _SEEKABLE = {"mp4", "matroska"}
 # libav opens one picture as a sequence of one, or through a demuxer of its own per codec: jpeg_pipe, png_pipe ...
 _IMAGE_FORMAT, _IMAGE_SUFFIX = "image2", "_pipe"
+# libav would draw any text file as a picture of a terminal.
+_TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}
 
 
 def open_container(path: str | Path) -> InputContainer:
@@ -35,9 +37,10 @@ def open_container(path: str | Path) -> InputContainer:
         SourceError: it is not one, or libav cannot read it; the message is one line.
     """
     name = _check_file(path)
+    no_video = f"{name}: not a video file that can be read; check the file, or convert it to MP4 or MKV"
     try:
         # Titles and comments in odd encodings are no reason to refuse a video.
-        return av.open(str(path), mode="r", metadata_errors="replace")
+        container = av.open(str(path), mode="r", metadata_errors="replace")
     except av.error.InvalidDataError as error:
         if has_index_box(path) is False:
             raise SourceError(
@@ -45,11 +48,18 @@ def open_container(path: str | Path) -> InputContainer:
                 f"{name}: the MP4 index (moov) is missing, so the recording was cut off before it was closed; "
                 "repair it with the recorder's tool, or record fragmented MP4 or MKV, which survive a cut",
             ) from error
+        raise SourceError("not_a_video", no_video) from error
+    except av.error.EOFError as error:
         raise SourceError(
-            "not_a_video", f"{name}: not a video file that can be read; check the file, or convert it to MP4 or MKV"
+            "no_frames", f"{name}: ends before its first frame; was the recording or the copy finished?"
         ) from error
     except (av.error.FFmpegError, OSError) as error:
-        raise SourceError("not_a_video", f"{name}: cannot be opened: {error.strerror or error}") from error
+        why = error.strerror or type(error).__name__
+        raise SourceError("not_a_video", f"{name}: cannot be opened ({why}); check the file") from error
+    if container.format.name in _TEXT_FORMATS:
+        container.close()
+        raise SourceError("not_a_video", no_video)
+    return container
 
 
 def _check_file(path: str | Path) -> str:
@@ -127,16 +137,32 @@ class RawVideo:
             format_name = self.container.format.name
             self.is_image = format_name == _IMAGE_FORMAT or format_name.endswith(_IMAGE_SUFFIX)
             self.seekable = bool(set(format_name.split(",")) & _SEEKABLE)
-            self._cut_short = is_cut_short(path, format_name)
+            self.cut_short = is_cut_short(path, format_name)
         except BaseException:
             self.container.close()
             raise
         self._broken = False
 
-    @property
-    def truncated(self) -> bool:
-        """Whether the file breaks off: it lacks bytes that it declares, or reading it failed half way."""
-        return self._broken or self._cut_short
+    def truncated(self, seconds: float, tolerance: float) -> bool:
+        """Say whether a file that has delivered `seconds` of media time broke off.
+
+        It did if it lacks bytes that it declares, if reading it failed half way, or if the stream ends more than
+        `tolerance` seconds before its declared end.
+        """
+        return self._broken or self.cut_short or self._declared_end() > seconds + tolerance
+
+    def _declared_end(self) -> float:
+        """Seconds at which the stream says it ends, 0.0 where it does not.
+
+        Matroska only: its demuxer skips to the end over damage that it cannot read and reports nothing. Written
+        `hours:minutes:seconds` by the common muxers.
+        """
+        hours, _, rest = self.stream.metadata.get("DURATION", "").partition(":")
+        minutes, _, seconds = rest.partition(":")
+        try:
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        except ValueError:
+            return 0.0
 
     def frames(self) -> Iterator[VideoFrame]:
         """Decode from the current position to the end; what cannot be decoded is counted in `counts`."""

@@ -167,7 +167,7 @@ def _packet_times(path: Path, video_stream: int | None) -> npt.NDArray[np.float6
     raw = RawVideo(path, video_stream, "NONE", 1, FrameCounts())
     try:
         time_base = raw.stream.time_base
-        if time_base is None or raw.truncated or clock_rule(raw.container.format.name) != "presentation":
+        if time_base is None or raw.cut_short or clock_rule(raw.container.format.name) != "presentation":
             return np.zeros(0)
         ticks: list[int] = []
         for packet in raw.container.demux(raw.stream):

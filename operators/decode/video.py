@@ -32,6 +32,8 @@ __all__ = ["Cursor", "DecodedFrame", "EndOfVideo", "VideoInfo", "VideoReader", "
 
 # A stream without any rate has its frame durations guessed; 25 is what libav assumes too.
 _FALLBACK_RATE = Fraction(25)
+# How much earlier than declared a stream may end and still count as whole.
+_SHORT_END_SECONDS = 1.0
 # The zero of the MP4 clock (1904) and other unset dates lie before any digital video.
 _OLDEST_CREATION = datetime(1980, 1, 1, tzinfo=UTC).timestamp()
 
@@ -218,7 +220,8 @@ class VideoReader:
         self._time_base = stream.time_base or Fraction(1, 90_000)
         period = 1 / (stream.average_rate or stream.guessed_rate or _FALLBACK_RATE)
         if self._raw.is_image:
-            period = 1 / Fraction(self._rate or 1).limit_denominator(1_000_000)
+            # Its one PTS is 0 in any unit; this one makes the period a whole number of ticks.
+            period = self._time_base = 1 / Fraction(self._rate or 1).limit_denominator(1_000_000)
         self._nominal_ticks = round(period / self._time_base)
         self._rule = clock_rule(self._raw.container.format.name)
         self._position_at(Cursor())
@@ -266,12 +269,13 @@ class VideoReader:
         )
 
     def _finish(self) -> None:
+        t_end = self._seconds(self._clock.end)
         reason: Literal["complete", "truncated", "interrupted"] = "complete"
         if self._interrupted.is_set():
             reason = "interrupted"
-        elif self._raw.truncated:
+        elif self._raw.truncated(t_end, max(_SHORT_END_SECONDS, 2 * self._seconds(self._nominal_ticks))):
             reason = "truncated"
-        self.end = EndOfVideo(reason, self._seconds(self._clock.end))
+        self.end = EndOfVideo(reason, t_end)
 
     def _seconds(self, ticks: int) -> float:
         return ticks * self._time_base.numerator / self._time_base.denominator
