@@ -21,11 +21,6 @@ from .pixels import RGB, Orientation
 from .timeline import FrameCounts, clock_rule
 from .video import open_video
 
-try:
-    import decord
-except ImportError:  # no wheel for this platform
-    decord = None
-
 __all__ = ["Backend", "VideoIndex", "sample_uniform", "uniform_indices"]
 
 Backend = Literal["auto", "decord", "pyav"]
@@ -98,10 +93,7 @@ class VideoIndex:
         return pixels[place]
 
     def _from_decord(self, numbers: npt.NDArray[np.int64], size: tuple[int, int]) -> RGB:
-        height, width = size
-        # decord scales while it decodes, so the size belongs to the reader. One thread: more of them keep memory.
-        reader = decord.VideoReader(str(self._path), ctx=decord.cpu(0), width=width, height=height, num_threads=1)
-        pixels: RGB = reader.get_batch(numbers.tolist()).asnumpy()
+        pixels: RGB = _decord_reader(self._path, size).get_batch(numbers.tolist()).asnumpy()
         return pixels
 
     def _from_pyav(self, numbers: npt.NDArray[np.int64], size: tuple[int, int]) -> RGB:
@@ -195,15 +187,23 @@ def _decoded_times(path: Path, video_stream: int | None) -> npt.NDArray[np.float
     return np.array(times, np.float64)
 
 
+def _decord_reader(path: Path, size: tuple[int, int]) -> Any:
+    """Open a file in decord, which scales while it decodes; raises ImportError where there is no wheel of it."""
+    # Not at the top: decord brings a second FFmpeg, which a process that only reads in order need not load.
+    import decord
+
+    height, width = size
+    # One thread: each more keeps frames of its own in memory.
+    return decord.VideoReader(str(path), ctx=decord.cpu(0), width=width, height=height, num_threads=1)
+
+
 def _decord_agrees(path: Path, times: npt.NDArray[np.float64]) -> bool:
     """Say whether decord is here and numbers the same frames: as many, at the same distances from the first."""
-    if decord is None:
-        return False
     try:
-        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), width=16, height=16, num_threads=1)
+        reader = _decord_reader(path, (16, 16))
         if len(reader) != len(times):
             return False
         stamps = reader.get_frame_timestamp(range(len(times)))[:, 0].astype(np.float64)
-    except (decord.DECORDError, RuntimeError, IndexError):
+    except (ImportError, RuntimeError, IndexError):
         return False
     return bool(np.allclose(stamps - stamps[0], times - times[0], rtol=1e-6, atol=_DECORD_TIME_TOLERANCE))
