@@ -100,7 +100,7 @@ class Model:
         Raises:
             ValueError: an array is no RGB picture.
         """
-        return _unit(self._tower.encode_frames(self._tower.prepare(images)).features)
+        return _unit(self._tower.encode_frames(self._tower.preprocess(_pictures(images))).features)
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Embed texts: N strings to (N, D) float32, unit norm."""
@@ -122,8 +122,18 @@ class Model:
             raise ValueError(f"no caption decoder belongs to {self.name!r}; load {EMBEDDED_MODEL!r} for captions.")
         from onlooker.operators.caption import load_captioner
 
-        tokens = self._tower.encode_frames(self._tower.prepare(images)).all_tokens
-        return [load_captioner(EMBEDDED_MODEL).caption(picture)[0] for picture in tokens]
+        tokens = self._tower.encode_frames(self._tower.preprocess(_pictures(images))).tokens  # (N, 49, 1280)
+        captioner = load_captioner(EMBEDDED_MODEL)
+        return [captioner.caption(picture)[0] for picture in tokens]
+
+
+def _pictures(images: Sequence[Any]) -> Sequence[Any]:
+    for i, image in enumerate(images):
+        if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3):
+            raise ValueError(
+                f"images should be PIL images or (H, W, 3) uint8 RGB arrays; images[{i}] is {image.dtype} {image.shape}"
+            )
+    return images
 
 
 def _unit(vectors: Any) -> npt.NDArray[np.float32]:

@@ -18,6 +18,11 @@ from .hysteresis import Hysteresis
 if TYPE_CHECKING:
     from ..tower import Tower
 
+# (on, off) where nothing is known of the tower but that it is a CLIP model: cosines of a match and of a near miss.
+_COSINE_THRESHOLDS = (0.26, 0.23)
+# (on, off) in standard deviations; chosen on generated videos of the dev split by benchmarks/quality.py.
+_SPREAD_THRESHOLDS = (3.0, 2.0)
+
 __all__ = ["LocalizerState", "QueryLocalizer", "QueryLocalizerConfig"]
 
 
@@ -96,7 +101,7 @@ class QueryLocalizer(Operator[LocalizerState]):
         from ..tower import load_tower
 
         self._tower: Tower = load_tower(self.config.model, self.config.pretrained, device=context.device)
-        default_on, default_off = self._tower.query_thresholds
+        default_on, default_off = _COSINE_THRESHOLDS if self._tower.calibration is None else _SPREAD_THRESHOLDS
         self._on = default_on if self.config.on is None else self.config.on
         self._off = min(default_off if self.config.off is None else self.config.off, self._on)
         self._prepared = self._read(self.config.queries)
@@ -126,11 +131,14 @@ class QueryLocalizer(Operator[LocalizerState]):
     def _read(self, texts: Sequence[str]) -> list[_Query]:
         if not texts:
             return []
-        vectors = self._tower.encode_texts(list(texts))
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        means, deviations = self._tower.similarity_spread(vectors)
+        import torch.nn.functional as F
+
+        vectors = F.normalize(self._tower.encode_texts(list(texts)), dim=-1)  # (n, E)
+        means, deviations = vectors.new_zeros(len(texts)), vectors.new_ones(len(texts))
+        if self._tower.calibration is not None:
+            means, deviations = self._tower.calibration.score_moments(vectors)
         return [
-            _Query(text, vector, float(mean), float(deviation))
+            _Query(text, vector.numpy(), float(mean), float(deviation))
             for text, vector, mean, deviation in zip(texts, vectors, means, deviations, strict=True)
         ]
 

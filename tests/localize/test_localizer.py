@@ -1,0 +1,140 @@
+"""The localizer on a small real tower. Frame features are the tower's own text vectors, so that what fits is known."""
+
+import numpy as np
+import pytest
+
+from onlooker.operators.contract import Context, Control, Inputs
+from onlooker.operators.localize.node import QueryLocalizer, QueryLocalizerConfig
+from onlooker.operators.packets import Embedding
+from onlooker.operators.tower import load_tower
+from tests.tower.test_open_clip import save_tower
+
+STEP = 0.5
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tower")
+    save_tower(folder, "vit")
+    return f"local-dir:{folder}"
+
+
+def localizer(model, queries=("a dog", "a red car"), **config):
+    thresholds = {"on": 0.9, "off": 0.8, **config}
+    operator = QueryLocalizer(QueryLocalizerConfig(model=model, queries=list(queries), **thresholds))
+    operator.open(Context())
+    return operator
+
+
+def scene(model, *texts):
+    """One embedding per text, ``STEP`` seconds apart; the tower's random texts are pushed apart to be distinct."""
+    tower = load_tower(model)
+    names = sorted(set(texts) | {"a dog", "a red car", "nothing"})
+    vectors = np.asarray(tower.encode_texts(names))
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    inverse = np.linalg.pinv(vectors)  # (E, n): column i fits text i and no other
+    features = {n: (inverse[:, i] / np.linalg.norm(inverse[:, i])).astype(np.float32) for i, n in enumerate(names)}
+    return [Embedding("s", 0, i * STEP, features[text]) for i, text in enumerate(texts)], features, vectors
+
+
+def run(operator, packets, chunk=None, control=()):
+    state = operator.initial_state("s")
+    events, scores, chunk = [], [], chunk or len(packets)
+    for i in range(0, len(packets), chunk):
+        part = packets[i : i + chunk]
+        given = Inputs({"embedding": part}, part[-1].t, part[-1].t, control if i == 0 else ())
+        state, out = operator.process(state, given)
+        events += [(p.t, e) for p in out.packets.get("events", []) for e in p.events]
+        scores += out.packets.get("scores", [])
+        assert all(s.t <= out.watermarks["scores"] for s in scores)
+    state, out = operator.flush(state, len(packets) * STEP)
+    events += [(p.t, e) for p in out.packets.get("events", []) for e in p.events]
+    return events, scores + out.packets.get("scores", [])
+
+
+def threshold(model, packets):
+    """A threshold between what fits and what does not, for the random tower."""
+    _, scores = run(localizer(model, window=1, on=9.0, off=9.0), packets)
+    values = np.array([s.values for s in scores])
+    return float(values.max() + values.min()) / 2
+
+
+PATTERN = ["nothing"] * 4 + ["a dog"] * 6 + ["nothing"] * 5 + ["a red car"] * 4
+
+
+def found(model, window=1, pattern=PATTERN, **config):
+    packets, *_ = scene(model, *pattern)
+    middle = threshold(model, packets)
+    return run(localizer(model, window=window, on=middle, off=middle, **config), packets)
+
+
+def test_each_query_has_its_own_interval(model):
+    events, _ = found(model)
+    ends = [(e.data.query, e.t_start, e.t_end) for _, e in events if e.phase == "end"]
+    assert ends == [("a dog", 2.0, 5.0), ("a red car", 7.5, 9.5)]
+
+
+def test_an_event_begins_open_and_ends_under_one_id(model):
+    events, _ = found(model)
+    dog = [e for _, e in events if e.data.query == "a dog"]
+    assert [e.phase for e in dog] == ["new", "end"]
+    assert dog[0].t_end is None
+    assert dog[0].data.event_id == dog[1].data.event_id
+    assert [e.data.rev for e in dog] == [0, 1]
+
+
+def test_a_long_event_is_updated(model):
+    events, _ = found(model, pattern=["a dog"] * 30, update_every=5.0)
+    assert [e.phase for _, e in events] == ["new", "update", "update", "end"]
+
+
+def test_the_window_is_centred_and_events_come_later_by_half_of_it(model):
+    events, scores = found(model, window=3)
+    assert [s.t for s in scores] == [i * STEP for i in range(len(PATTERN))]
+    at, new = events[0]
+    assert new.phase == "new"
+    assert at == pytest.approx(new.t_start + STEP)
+
+
+@pytest.mark.parametrize("window", [1, 3, 5])
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_chunks_do_not_matter(model, window, chunk):
+    packets, *_ = scene(model, *PATTERN)
+    operator = localizer(model, window=window, on=0.3, off=0.2)
+    whole, parts = run(operator, packets), run(operator, packets, chunk)
+    assert [(t, e.to_json()) for t, e in whole[0]] == [(t, e.to_json()) for t, e in parts[0]]
+    assert [s.values.tobytes() for s in whole[1]] == [s.values.tobytes() for s in parts[1]]
+
+
+def test_without_queries_there_are_no_events_and_no_scores(model):
+    packets, *_ = scene(model, *PATTERN)
+    assert run(localizer(model, queries=()), packets) == ([], [])
+
+
+def test_queries_come_and_go_while_it_runs(model):
+    packets, *_ = scene(model, *PATTERN)
+    middle = threshold(model, packets)
+    control = (Control("query.remove", {"text": "a dog"}), Control("query.add", {"text": "nothing"}))
+    events, scores = run(localizer(model, window=1, on=middle, off=middle), packets, control=control)
+    assert scores[0].names == ("a red car", "nothing")
+    assert {e.data.query for _, e in events} <= {"a red car", "nothing"}
+
+
+def test_streams_do_not_share_state(model):
+    packets, *_ = scene(model, *PATTERN)
+    operator = localizer(model, window=1, on=0.3, off=0.2)
+    one, two = operator.initial_state("a"), operator.initial_state("b")
+    alone = run(operator, packets)
+    operator.process(one, Inputs({"embedding": packets[:7]}, 3.0, 3.0))
+    assert two.window == [] and two.queries[0].interval.t_start is None
+    assert [e.to_json() for _, e in run(operator, packets)[0]] == [e.to_json() for _, e in alone[0]]
+
+
+def test_off_above_on_is_refused():
+    with pytest.raises(ValueError, match="off should not be above on"):
+        QueryLocalizerConfig(on=1.0, off=2.0)
+
+
+def test_an_empty_query_is_refused():
+    with pytest.raises(ValueError, match="empty"):
+        QueryLocalizerConfig(queries=[" "])
