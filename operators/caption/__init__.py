@@ -1,0 +1,1 @@
+"""Caption decoders: text from the memory of a stream."""

