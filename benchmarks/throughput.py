@@ -29,9 +29,9 @@ QUERIES = ["a cat", "a rocket", "a cup of coffee", "a person in a space suit", "
 
 def make_video(path: Path, seconds: float) -> None:
     """A 640x360, 25 fps video of the demo photographs."""
-    from onlooker.training.scenes import demo_scenes, generate_video
+    from onlooker.training.scenes import demo_scenes, write_scenes
 
-    generate_video(demo_scenes(), path, seed=0, size=(640, 360), fps=25, total_duration=seconds)
+    write_scenes(demo_scenes(), path, total_seconds=seconds)
 
 
 def plan(threads: int, decoder: str) -> Any:

@@ -23,7 +23,12 @@ _COSINE_THRESHOLDS = (0.26, 0.23)
 # (on, off) in standard deviations; chosen on generated videos of the dev split by benchmarks/quality.py.
 _SPREAD_THRESHOLDS = (3.0, 2.0)
 
-__all__ = ["LocalizerState", "QueryLocalizer", "QueryLocalizerConfig"]
+__all__ = ["LocalizerState", "QueryLocalizer", "QueryLocalizerConfig", "default_thresholds"]
+
+
+def default_thresholds(*, calibrated: bool) -> tuple[float, float]:
+    """(on, off) of a tower that knows how its similarities are spread, or of one that does not."""
+    return _SPREAD_THRESHOLDS if calibrated else _COSINE_THRESHOLDS
 
 
 class QueryLocalizerConfig(Config):
@@ -101,7 +106,7 @@ class QueryLocalizer(Operator[LocalizerState]):
         from ..tower import load_tower
 
         self._tower: Tower = load_tower(self.config.model, self.config.pretrained, device=context.device)
-        default_on, default_off = _COSINE_THRESHOLDS if self._tower.calibration is None else _SPREAD_THRESHOLDS
+        default_on, default_off = default_thresholds(calibrated=self._tower.calibration is not None)
         self._on = default_on if self.config.on is None else self.config.on
         self._off = min(default_off if self.config.off is None else self.config.off, self._on)
         self._prepared = self._read(self.config.queries)
