@@ -156,7 +156,7 @@ def test_a_total_length_repeats_and_cuts(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
-    """Scenes come from a generator and are let go of: 400 of them peak like 40."""
+    """Scenes come from a generator and are let go of: 160 of them peak like 16."""
 
     def peak(count: int) -> int:
         def many() -> Any:
@@ -171,7 +171,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         return high
 
     peak(4)
-    assert peak(400) < peak(40) + 400_000
+    assert peak(160) < peak(16) + 400_000
 
 
 def test_nothing_half_done_stands_under_the_name(tmp_path: Path) -> None:
