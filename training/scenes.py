@@ -155,7 +155,7 @@ def demo_scenes() -> list[Scene]:
         ("astronaut", "a smiling woman in an orange space suit in front of a flag", (0.5, 0.3)),
         ("coffee", "a cup of coffee with a spoon on a wooden table", (0.5, 0.5)),
         ("chelsea", "the face of a brown cat", (0.5, 0.4)),
-        ("rocket", "a rocket takes off into the evening sky", (0.5, 0.5)),
+        ("rocket", "a rocket stands on its launch pad at dusk", (0.5, 0.5)),
         ("camera", "a man in a dark coat looks through a camera on a tripod", (0.5, 0.35)),
     ]
     scenes = []
