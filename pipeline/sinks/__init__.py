@@ -1,0 +1,1 @@
+"""Where events and packets go: files to begin with."""
