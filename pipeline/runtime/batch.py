@@ -43,6 +43,8 @@ class Batch:
     """Seconds of work spent on this batch in each stage."""
     counters: dict[str, int] = field(default_factory=dict)
     """Totals of the source so far."""
+    cursor: Any = None
+    """Where the source stood after this batch; only between the source and the first stage."""
 
 
 def make_source(node: Node, spec: SourceSpec) -> Source[Any]:
@@ -52,18 +54,28 @@ def make_source(node: Node, spec: SourceSpec) -> Source[Any]:
     return source
 
 
-def read_stream(graph: Graph, source: Source[Any], sinks: frozenset[Edge], *, live: bool = False) -> Iterator[Batch]:
+def read_stream(
+    graph: Graph, source: Source[Any], sinks: frozenset[Edge], *, live: bool = False, after: Batch | None = None
+) -> Iterator[Batch]:
     """Open ``source`` and deliver its stream to the end; closes it when done or abandoned.
 
     The clock of a stream that is not live is its own media time: timers then fire at the same point of the stream
     however fast it is read.
+
+    Args:
+        graph: the graph whose source node this is.
+        source: made by ``make_source``, not yet open.
+        sinks: edges that the consumer of the batches reads, besides events.
+        live: whether the engine's clock is the host's.
+        after: the last batch that an earlier reader of the same stream delivered; go on behind it.
     """
     node = graph.source
     threads = graph.runtime.threads
     try:
         info = source.open(Context(threads, outputs=graph.read_ports(node, sinks)))
-        yield Batch(info.stream, info=info)
-        cursor = source.initial_cursor()
+        cursor = source.initial_cursor() if after is None else after.cursor
+        if after is None:
+            yield Batch(info.stream, info=info, cursor=cursor)
         end = None
         while end is None:
             started = time.perf_counter()
@@ -78,6 +90,7 @@ def read_stream(graph: Graph, source: Source[Any], sinks: frozenset[Edge], *, li
                 end=end,
                 timing={node.name: time.perf_counter() - started},
                 counters=dict(outputs.counters),
+                cursor=cursor,
             )
     finally:
         source.close()

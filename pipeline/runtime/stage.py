@@ -18,9 +18,6 @@ from .batch import Batch
 
 __all__ = ["Stage", "StageSnapshot"]
 
-StageSnapshot = dict[str, dict[str, "_NodeStream"]]
-"""Stream -> node -> all that the stage remembers."""
-
 
 @dataclass(slots=True)
 class _NodeStream:
@@ -40,6 +37,16 @@ class _NodeStream:
     flushed: bool = False
 
 
+@dataclass(slots=True)
+class StageSnapshot:
+    """All that a stage remembers."""
+
+    streams: dict[str, dict[str, _NodeStream]] = field(default_factory=dict)
+    """Stream -> node -> state and bookkeeping."""
+    ended: set[str] = field(default_factory=set)
+    """Streams that are over; what still comes for them, such as a late control packet, passes untouched."""
+
+
 class Stage:
     """The nodes of one stage, their resources and the states of all streams."""
 
@@ -57,14 +64,21 @@ class Stage:
         self._keep = graph.needed_after(graph.stages.index(name), sinks)
         self._nodes = graph.stage_nodes(name)
         self._operators: dict[str, Operator[Any]] = {}
-        self._streams: StageSnapshot = {}
+        self._memory = StageSnapshot()
 
-    def open(self) -> None:
-        """Make the operators and open their resources; fixes the calling thread's torch threads."""
-        import torch
+    def open(self, *, threads_set: bool = False) -> None:
+        """Make the operators and open their resources.
 
+        Args:
+            threads_set: the process was started with ``runtime.threads`` in its environment. Else torch, whose results
+                depend on them in the last bits, is imported to set them for the calling thread; that takes seconds and
+                hundreds of MB, which a process whose operators do without torch can save.
+        """
         threads = self._graph.runtime.threads
-        torch.set_num_threads(threads)  # results depend on it in the last bits
+        if not threads_set:
+            import torch
+
+            torch.set_num_threads(threads)
         device = self._graph.stage_spec(self.name).device
         for node in self._nodes:
             cls: Any = node.cls
@@ -80,11 +94,11 @@ class Stage:
 
     def snapshot(self) -> StageSnapshot:
         """All states, to be pickled or copied by the caller before the next ``step``."""
-        return self._streams
+        return self._memory
 
     def restore(self, snapshot: StageSnapshot) -> None:
         """Go on from a snapshot."""
-        self._streams = snapshot
+        self._memory = snapshot
 
     def step(self, batches: list[Batch]) -> list[Batch]:
         """Run the nodes over one batch each of different streams.
@@ -99,22 +113,31 @@ class Stage:
             ContractError: an operator broke the contract; names the node.
         """
         started = time.perf_counter()
+        going_on = [batch for batch in batches if batch.stream not in self._memory.ended]
         for node in self._nodes:
-            self._run_node(node, batches)
+            self._run_node(node, going_on)
         seconds = (time.perf_counter() - started) / len(batches)
         for batch in batches:
             batch.packets = {e: p for e, p in batch.packets.items() if e in self._keep}
             batch.watermarks = {e: w for e, w in batch.watermarks.items() if e in self._keep}
             batch.timing[self.name] = seconds
             if batch.end is not None:
-                self._streams.pop(batch.stream, None)
+                self._memory.streams.pop(batch.stream, None)
+                self._memory.ended.add(batch.stream)
         return batches
+
+    def holds_back(self, stream: str) -> str | None:
+        """Name of a node that keeps packets of ``stream``, or a timer, for a later call; None if none does."""
+        for name, memory in self._memory.streams.get(stream, {}).items():
+            if memory.wake_at is not None or any(memory.queues.values()):
+                return name
+        return None
 
     def _run_node(self, node: Node, batches: list[Batch]) -> None:
         operator = self._operators[node.name]
         calls: list[tuple[Batch, _NodeStream, Inputs]] = []
         for batch in batches:
-            memory = self._memory(node, operator, batch.stream)
+            memory = self._node_stream(node, operator, batch.stream)
             inputs = _gather(node, memory, batch)
             if inputs is not None:
                 calls.append((batch, memory, inputs))
@@ -127,7 +150,7 @@ class Stage:
                 memory.wake_at = outputs.wake_at
                 _deliver(node, memory, batch, outputs, inputs.watermark)
         for batch in batches:
-            memory = self._streams[batch.stream][node.name]
+            memory = self._memory.streams[batch.stream][node.name]
             if batch.end is not None and not memory.flushed:
                 memory.state, outputs = operator.flush(memory.state, batch.end.t)
                 outputs.watermarks = {}
@@ -136,8 +159,8 @@ class Stage:
             for port in node.cls.outputs:
                 batch.watermarks[f"{node.name}.{port}"] = memory.out_watermarks.get(port, -math.inf)
 
-    def _memory(self, node: Node, operator: Operator[Any], stream: str) -> _NodeStream:
-        nodes = self._streams.setdefault(stream, {})
+    def _node_stream(self, node: Node, operator: Operator[Any], stream: str) -> _NodeStream:
+        nodes = self._memory.streams.setdefault(stream, {})
         if node.name not in nodes:
             nodes[node.name] = _NodeStream(operator.initial_state(stream))
         return nodes[node.name]

@@ -1,0 +1,258 @@
+"""The driver of a run in Ray: starts the actors, keeps a window of batches moving, and takes the results in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray
+from ray import cloudpickle
+
+from onlooker.operators.contract import Control
+from onlooker.operators.packets import Packet
+
+from ..config import StageSpec
+from ..errors import OnlookerError
+from ..graph import Edge, Graph
+from .batch import Batch, SourceSpec
+from .ray_actors import Failure, Identity, SourceActor, StageActor
+from .ray_flow import Chain, Item, Lost, Slot, fetch
+from .ray_instance import worker_environment
+
+__all__ = ["Drive"]
+
+_POLL = 0.1
+"""Seconds after which the waiting driver looks for an interrupt or a control packet."""
+
+_CLOSE_SECONDS = 5.0
+"""How long operators may take to close after a complete run."""
+
+
+@dataclass
+class _Feed:
+    """One stream: its source actor, and how far the driver has taken it."""
+
+    spec: SourceSpec
+    restarts_left: int
+    actor: Any = None
+    loaded: Any = None
+    """Reference of what the actor's ``load`` returns."""
+    generator: Any = None
+    """References of the batches to come; None when there are no more."""
+    last: Any = None
+    """Reference of the last batch that the source gave."""
+    before_last: Any = None
+    """The one before: where to go on if the last one turns out to have died with its actor."""
+    items: deque[Item] = field(default_factory=deque)
+    """The stream's batches in the chain."""
+    ended: bool = False
+    """Whether the stream's last batch has been yielded."""
+
+
+class Drive:
+    """What exists while Ray is up. All calls into Ray come from the one thread that iterates over ``batches``."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        sinks: frozenset[Edge],
+        interrupted: threading.Event,
+        controls: deque[Control],
+        *,
+        private: bool,
+    ) -> None:
+        """Prepare; ``start`` makes the actors.
+
+        Args:
+            graph: what to run.
+            sinks: edges that the consumer of the batches reads, besides events.
+            interrupted: set from outside when the streams are to end.
+            controls: filled from outside with what ``send`` was given.
+            private: whether the workers share this machine's package and have inherited our environment.
+        """
+        self._graph = graph
+        self._interrupted = interrupted
+        self._controls = controls
+        self._package: bytes = cloudpickle.dumps((graph, sinks))  # type: ignore[no-untyped-call]
+        self._identity = Identity.of_this_process(with_weights=not private)
+        self._runtime_env = None if private else {"env_vars": worker_environment(graph.runtime.threads)}
+        self._placement = StageSpec()
+        self._feeds: list[_Feed] = []
+        self._chain = Chain([])
+        self._window = 0
+        self._told = False
+
+    def start(self, specs: list[SourceSpec], placement: StageSpec) -> None:
+        """Start all actors; sources begin to read while the models load."""
+        self._placement = placement
+        runtime = self._graph.runtime
+        self._feeds = [_Feed(spec, placement.max_restarts) for spec in specs]
+        for feed in self._feeds:
+            self._start_source(feed, after=None)
+        stages = []
+        for name in self._graph.stages:
+            stage = self._graph.stage_spec(name)
+            start = partial(self._start_stage, name, stage)
+            stages.append(
+                [
+                    Slot(f"stage {name!r}", start, stage.max_restarts, runtime.snapshot_every)
+                    for _ in range(stage.replicas)
+                ]
+            )
+        self._chain = Chain(stages)
+        self._window = runtime.in_flight * len(self._chain.slots)
+
+    def batches(self) -> Iterator[Batch]:
+        """Drive the run to its end and yield the results, each stream's in order.
+
+        Raises:
+            OnlookerError: an actor was lost for good.
+            Exception: what a source or an operator raised.
+        """
+        while waiting := self._waiting():
+            self._serve()
+            ready, _ = ray.wait(list(waiting), timeout=_POLL, fetch_local=False)
+            for reference in ready:
+                feed = waiting[reference]
+                if reference is feed.generator:
+                    self._take(feed)
+                elif (batch := self._result(feed)) is not None:
+                    yield batch
+
+    def close(self) -> None:
+        """After a complete run: let the operators close."""
+        self._chain.close(_CLOSE_SECONDS)
+
+    def kill(self) -> None:
+        """End all actors."""
+        for feed in self._feeds:
+            if feed.actor is not None:
+                ray.kill(feed.actor)
+        self._chain.kill()
+
+    def _make(self, actor_class: type[Any], placement: StageSpec, **options: Any) -> Any:
+        # Ray could restart a lost actor by itself, but empty: restoring it is ours to do.
+        return (
+            ray.remote(actor_class)
+            .options(
+                num_cpus=placement.num_cpus,
+                num_gpus=placement.num_gpus,
+                max_restarts=0,
+                runtime_env=self._runtime_env,
+                **options,
+            )
+            .remote(self._identity)
+        )
+
+    def _start_stage(self, name: str, placement: StageSpec) -> Any:
+        actor = self._make(StageActor, placement)
+        actor.open.remote(self._package, name)
+        return actor
+
+    def _start_source(self, feed: _Feed, after: Batch | None) -> None:
+        """Start the source actor of a stream, to go on behind the batch ``after`` if there is one."""
+        feed.actor = self._make(SourceActor, self._placement, max_concurrency=2)
+        feed.loaded = feed.actor.load.remote(self._package, feed.spec)
+        read = feed.actor.read.options(
+            num_returns="streaming", _generator_backpressure_num_objects=self._graph.runtime.in_flight
+        )
+        feed.generator = read.remote(feed.loaded, after)
+        if self._told:
+            feed.actor.interrupt.remote(feed.loaded)
+
+    def _waiting(self) -> dict[Any, _Feed]:
+        """What can move next: results at the head of each stream, and sources whose stream has room in its window."""
+        results = {feed.items[0].result: feed for feed in self._feeds if feed.items}
+        sources = {
+            feed.generator: feed
+            for feed in self._feeds
+            if feed.generator is not None and len(feed.items) < self._window
+        }
+        return results | sources
+
+    def _serve(self) -> None:
+        """Do what other threads or a signal handler have asked for."""
+        if self._interrupted.is_set() and not self._told:
+            self._told = True
+            for feed in self._feeds:
+                feed.actor.interrupt.remote(feed.loaded)
+        begun = all(feed.last is not None for feed in self._feeds)
+        while begun and self._controls:
+            control = self._controls.popleft()
+            for feed in self._feeds:
+                if control.stream in (None, feed.spec.stream) and feed.generator is not None:
+                    self._submit(feed, ray.put(Batch(feed.spec.stream, control=(control,))))
+
+    def _take(self, feed: _Feed) -> None:
+        """Take the next batch of a source, or the news that there are no more."""
+        try:
+            reference = next(feed.generator)
+        except StopIteration:
+            feed.generator = None
+            return
+        if feed.last is None and isinstance(first := fetch(reference), Failure):
+            raise first.exception()  # a source that cannot be opened is told at once, not when the models are loaded
+        feed.before_last, feed.last = feed.last, reference
+        self._submit(feed, reference)
+
+    def _submit(self, feed: _Feed, reference: Any) -> None:
+        feed.items.append(self._chain.submit(feed.spec.stream, reference))
+
+    def _result(self, feed: _Feed) -> Batch | None:
+        """The result at the head of a stream; None where actors were lost and it has to be made again."""
+        found = fetch(feed.items[0].result)
+        if isinstance(found, Failure):
+            raise found.exception()
+        if not isinstance(found, Batch):
+            self._recover()
+            return None
+        feed.items.popleft()
+        if feed.ended:
+            return None
+        feed.ended = found.end is not None
+        return _owned(found)
+
+    def _recover(self) -> None:
+        """Replace what was lost and send again what was lost with it."""
+        items = sorted((item for feed in self._feeds for item in feed.items), key=lambda item: item.order)
+        found = self._chain.settle(items)
+        for item, seen in zip(items, found, strict=True):
+            if isinstance(seen[0], Lost):
+                feed = next(f for f in self._feeds if item in f.items)
+                self._resume_source(feed, seen[0].reason)
+                item.refs[0] = ray.put(Batch(item.stream))  # in its place, since places in the chain are numbered
+        self._chain.rebuild(items, found)
+
+    def _resume_source(self, feed: _Feed, reason: str) -> None:
+        """Let a new actor read on behind the last batch that the lost one delivered."""
+        if feed.restarts_left == 0:
+            raise OnlookerError(
+                f"the source of {feed.spec.stream!r} was lost and not replaced again (max_restarts): {reason}"
+            )
+        feed.restarts_left -= 1
+        feed.last = feed.before_last
+        delivered = None if feed.last is None else fetch(feed.last)
+        ray.kill(feed.actor)
+        if isinstance(delivered, Batch):
+            if delivered.end is not None:
+                return
+            delivered = Batch(delivered.stream, cursor=delivered.cursor)
+        self._start_source(feed, delivered if isinstance(delivered, Batch) else None)
+
+
+def _owned(batch: Batch) -> Batch:
+    """The batch with arrays of its own, so that what a sink keeps does not keep the object store full."""
+    batch.packets = {edge: [_owned_packet(packet) for packet in packets] for edge, packets in batch.packets.items()}
+    return batch
+
+
+def _owned_packet(packet: Packet) -> Packet:
+    values = {f.name: getattr(packet, f.name) for f in dataclasses.fields(packet)}
+    arrays: dict[str, Any] = {name: value.copy() for name, value in values.items() if isinstance(value, np.ndarray)}
+    return dataclasses.replace(packet, **arrays) if arrays else packet
