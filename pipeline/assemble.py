@@ -71,13 +71,13 @@ def _drop_idle(plan: Plan) -> None:
     decoders = [
         n.name
         for n in plan.graph.nodes
-        if n.use == "git_captioner" and getattr(n.config, "weights", None) == EMBEDDED_MODEL
+        if n.use == "git_captioner" and getattr(n.config, "model", None) == EMBEDDED_MODEL
     ]
     if foreign is not None and decoders:
         idle += decoders
         plan.notices.append(
             f"no captions: the embedded caption decoder belongs to {EMBEDDED_MODEL!r}, not to {foreign!r}; "
-            f"give it another with -o {decoders[0]}.weights=FOLDER."
+            f"give it another with -o {decoders[0]}.model=FOLDER."
         )
     graph = plan.graph.without(idle)
     needed = {edge.partition(".")[0] for node in graph.nodes for edge in node.inputs.values()}
