@@ -132,7 +132,8 @@ def _header(page: PageData) -> Iterator[str]:
 
 def _stage(page: PageData) -> Iterator[str]:
     """The selected moment and the timeline; both are filled by the script and hidden without it."""
-    figure = '<figure><img id="now-image" alt=""><figcaption id="now-frame"></figcaption></figure>' if page.pictures else ""
+    picture = '<figure><img id="now-image" alt=""><figcaption id="now-frame"></figcaption></figure>'
+    figure = picture if page.pictures else ""
     yield (
         f'<section class="card now" id="now" aria-label="Selected moment" hidden>{figure}'
         '<div class="told" aria-live="polite"><p class="at"><span id="now-time"></span></p>'
