@@ -1,0 +1,99 @@
+"""The image side of any open_clip tower: grid tokens and image features in one pass of the trunk.
+
+open_clip's own ``encode_image`` yields features only, and its ``forward_intermediates`` does not reach the last
+convolution of a timm CNN. Three readers cover every tower: timm trunks (CNN, windowed or plain transformers),
+open_clip's vision transformers and its ModifiedResNet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class TowerOutput(NamedTuple):
+    """What a tower sees in B frames.
+
+    Attributes:
+        tokens: (B, N, D) float32 grid tokens, rows of the h x w grid first.
+        class_token: (B, D) float32 token of a trunk that has one, else None.
+        features: (B, E) float32 raw image features, equal to open_clip's ``encode_image``; not normalised.
+    """
+
+    tokens: Tensor
+    class_token: Tensor | None
+    features: Tensor
+
+
+class VisionReader(Protocol):
+    """Reads normalised images (B, 3, H, W) float32."""
+
+    def __call__(self, images: Tensor) -> TowerOutput:
+        """Return tokens, class token and features."""
+        ...
+
+
+class TimmReader:
+    """A timm trunk with open_clip's pooling and projection head."""
+
+    def __init__(self, visual: Any) -> None:
+        """Wrap open_clip's ``TimmModel``."""
+        self.visual = visual
+
+    def __call__(self, images: Tensor) -> TowerOutput:
+        """See :class:`VisionReader`."""
+        trunk = self.visual.trunk
+        grid = trunk.forward_features(images)  # (B, D, h, w), (B, h, w, D) or (B, prefix + N, D)
+        features = self.visual.head(trunk.forward_head(grid))  # (B, E)
+        class_token = None
+        if grid.ndim == 4:
+            channels_last = str(getattr(trunk, "output_fmt", "NCHW")).endswith("NHWC")
+            tokens = grid.flatten(1, 2) if channels_last else grid.flatten(2).transpose(1, 2)
+        else:
+            prefix = int(getattr(trunk, "num_prefix_tokens", 0))
+            tokens = grid[:, prefix:]
+            class_token = grid[:, 0] if prefix and getattr(trunk, "cls_token", None) is not None else None
+        return TowerOutput(tokens, class_token, features)
+
+
+class TransformerReader:
+    """open_clip's own vision transformer: last block, final norm, all tokens."""
+
+    def __init__(self, visual: Any) -> None:
+        """Wrap open_clip's ``VisionTransformer``."""
+        self.visual = visual
+
+    def __call__(self, images: Tensor) -> TowerOutput:
+        """See :class:`VisionReader`."""
+        read = self.visual.forward_intermediates(
+            images, indices=1, output_fmt="NLC", output_extra_tokens=True, normalize_intermediates=True
+        )
+        return TowerOutput(
+            read["image_intermediates"][-1],  # (B, N, D)
+            read["image_intermediates_prefix"][-1][:, 0],  # (B, D)
+            read["image_features"],  # (B, E)
+        )
+
+
+class ResNetReader:
+    """open_clip's ModifiedResNet: the last stage, then attention pooling."""
+
+    def __init__(self, visual: Any) -> None:
+        """Wrap open_clip's ``ModifiedResNet``."""
+        self.visual = visual
+
+    def __call__(self, images: Tensor) -> TowerOutput:
+        """See :class:`VisionReader`."""
+        read = self.visual.forward_intermediates(images, indices=1)
+        grid = read["image_intermediates"][-1]  # (B, D, h, w)
+        return TowerOutput(grid.flatten(2).transpose(1, 2), None, read["image_features"])
+
+
+def vision_reader(visual: nn.Module) -> VisionReader:
+    """Return the reader for the image side of an open_clip model."""
+    if hasattr(visual, "trunk"):
+        return TimmReader(visual)
+    if hasattr(visual, "attnpool"):
+        return ResNetReader(visual)
+    return TransformerReader(visual)
