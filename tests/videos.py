@@ -87,7 +87,7 @@ def write_two_streams(path: str | Path) -> Path:
             stream: Any = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             streams.append(stream)
-        streams[0].disposition, streams[1].disposition = 0, av.stream.Disposition.default
+        streams[0].disposition, streams[1].disposition = 0, av.stream.Disposition.default.value
         for number in range(30):
             for first, stream in zip([0, 500], streams, strict=True):
                 frame = av.VideoFrame.from_ndarray(
@@ -108,7 +108,7 @@ def write_audio(path: str | Path, seconds: float = 0.5, cover: bool = False) -> 
         if cover:
             picture = container.add_stream("mjpeg", rate=1)
             picture.height, picture.width, picture.pix_fmt = 48, 80, "yuvj420p"
-            picture.disposition = av.stream.Disposition.attached_pic
+            picture.disposition = av.stream.Disposition.attached_pic.value
         frame = av.AudioFrame.from_ndarray(np.zeros((1, int(16_000 * seconds)), np.float32), "fltp", "mono")
         frame.sample_rate = 16_000
         packets = sound.encode(frame) + sound.encode(None)
