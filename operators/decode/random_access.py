@@ -188,13 +188,21 @@ def _decoded_times(path: Path, video_stream: int | None) -> npt.NDArray[np.float
 
 
 def _decord_reader(path: Path, size: tuple[int, int]) -> Any:
-    """Open a file in decord, which scales while it decodes; raises ImportError where there is no wheel of it."""
+    """Open a file in decord, which scales while it decodes.
+
+    Raises:
+        ImportError: there is no wheel of it for this platform.
+        RuntimeError: decord cannot read the file.
+    """
     # Not at the top: decord brings a second FFmpeg, which a process that only reads in order need not load.
     import decord
 
     height, width = size
-    # One thread: each more keeps frames of its own in memory.
-    return decord.VideoReader(str(path), ctx=decord.cpu(0), width=width, height=height, num_threads=1)
+    try:
+        # One thread: each more keeps frames of its own in memory.
+        return decord.VideoReader(str(path), ctx=decord.cpu(0), width=width, height=height, num_threads=1)
+    except decord.DECORDError as error:
+        raise RuntimeError(f"{path.name}: decord cannot read it") from error
 
 
 def _decord_agrees(path: Path, times: npt.NDArray[np.float64]) -> bool:

@@ -240,7 +240,7 @@ class VideoReader:
                 return
             self.counts.decoded += 1
             # A picture's own duration is libav's 1/25 s, which means nothing.
-            duration = None if self._raw.is_image else getattr(frame, "duration", None)
+            duration = None if self._raw.is_image else frame.duration
             ticks = self._clock.place(frame.pts, frame.dts, duration)
             if ticks is None:
                 continue
@@ -306,24 +306,20 @@ class VideoReader:
             self._read_up_to(cursor)
 
     def _seek(self, cursor: Cursor, ticks: int) -> bool:
-        """Try to jump; True if the decoder stands at or before the cursor with nothing missing in between."""
+        """Jump to a key frame and decode up to the cursor's sample; False, and back at the start, if it is not met."""
+        frames = self._raw.frames()
         try:
             self._raw.seek(ticks)
-            frames = self._raw.frames()
-            first = next(frames, None)
-            found = first is not None and first.pts is not None and first.pts <= ticks
-            while found and first is not None and first.pts != ticks:
-                first = next(frames, None)
-                found = first is not None and first.pts is not None and first.pts <= ticks
+            found = next((f for f in frames if f.pts is None or f.pts >= ticks), None)
         except av.error.FFmpegError:
-            found = False
-        if not found:
+            found = None
+        if found is None or found.pts != ticks:
             self._raw.close()
             self._raw = RawVideo(*self._open_args, FrameCounts())
             self._start()
             return False
         self._position_at(cursor)
-        self._clock.end = ticks + (getattr(first, "duration", None) or self._nominal_ticks)
+        self._clock.end = ticks + (found.duration or self._nominal_ticks)
         self._samples = self._walk(frames)
         return True
 
