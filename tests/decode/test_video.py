@@ -257,14 +257,18 @@ def test_going_on_from_any_cursor_gives_the_same_frames(tmp_path: Path, suffix: 
         assert resumed.end == whole.end
 
 
-def test_a_cursor_of_another_file_is_refused(tmp_path: Path) -> None:
-    long = write_video(tmp_path / "long.ts", 80)
-    short = write_video(tmp_path / "short.ts", 20)
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+def test_a_cursor_of_another_file_is_refused(tmp_path: Path, suffix: str) -> None:
+    long = write_video(tmp_path / f"long.{suffix}", 80)
     with open_video(long, rate=None) as reader:
         for _ in range(40):
             next(reader)
-    with pytest.raises(SourceError, match="cannot go on after sample 40"):
-        open_video(short, rate=None, cursor=reader.cursor)
+    for other in (
+        write_video(tmp_path / f"short.{suffix}", 20),
+        write_video(tmp_path / f"faster.{suffix}", 80, rate=31),
+    ):
+        with pytest.raises(SourceError, match="cannot go on after sample 40"):
+            open_video(other, rate=None, cursor=reader.cursor)
 
 
 @pytest.mark.parametrize("thread_type", ["NONE", "SLICE", "FRAME", "AUTO"])
