@@ -100,7 +100,9 @@ class Cursor:
     index: int = 0
     """Samples delivered so far."""
     ticks: int | None = None
-    """Media time of the last one in the stream's time base; None before the first."""
+    """Media time of the last one in units of `time_base`; None before the first."""
+    time_base: Fraction | None = None
+    """The stream's unit of time in seconds."""
     counts: FrameCounts = field(default_factory=FrameCounts)
 
 
@@ -257,8 +259,11 @@ class VideoReader:
         if sample is None:
             self._finish()
         else:
-            self.cursor = Cursor(self.cursor.index + 1, sample[0], replace(self.counts))
+            self.cursor = self._after(sample[0])
         return sample
+
+    def _after(self, ticks: int) -> Cursor:
+        return Cursor(self.cursor.index + 1, ticks, self._time_base, replace(self.counts))
 
     def _deliver(self, ticks: int, frame: VideoFrame) -> DecodedFrame:
         return DecodedFrame(
@@ -302,6 +307,8 @@ class VideoReader:
 
     def _go_to(self, cursor: Cursor) -> None:
         """Stand just after the cursor's sample, so that the following frames are those of an uninterrupted read."""
+        if cursor.time_base != self._time_base:
+            raise self._changed(cursor)
         if not (self._raw.seekable and cursor.ticks is not None and self._seek(cursor, cursor.ticks)):
             self._read_up_to(cursor)
 
@@ -330,13 +337,16 @@ class VideoReader:
             if sample is None:
                 break
             ticks = sample[0]
-            self.cursor = Cursor(self.cursor.index + 1, ticks, replace(self.counts))
+            self.cursor = self._after(ticks)
         if ticks != cursor.ticks:
-            raise SourceError(
-                "changed",
-                f"{self._raw.name}: cannot go on after sample {cursor.index}: it is not where it was; "
-                "the file or the sampling rate has changed, start from the beginning",
-            )
+            raise self._changed(cursor)
+
+    def _changed(self, cursor: Cursor) -> SourceError:
+        return SourceError(
+            "changed",
+            f"{self._raw.name}: cannot go on after sample {cursor.index}: it is not where it was; "
+            "the file or the sampling rate has changed, start from the beginning",
+        )
 
     def _describe(self, ticks: int, frame: VideoFrame) -> VideoInfo:
         stream, container = self._raw.stream, self._raw.container
