@@ -50,6 +50,8 @@ class LocalRunner:
         self._sources: list[Source[Any]] = []
         self._queues: list[queue.Queue[Batch | _Failure]] = []
         self._streams: list[str] = []
+        self._interrupted = False
+        self._controls: queue.SimpleQueue[Control] = queue.SimpleQueue()
 
     def run(self, specs: list[SourceSpec]) -> Iterator[Batch]:
         """Run to the end of all streams and yield what leaves the last stage.
@@ -70,6 +72,8 @@ class LocalRunner:
             threading.Thread(target=self._work, args=(i, len(specs)), name=f"stage-{stage}", daemon=True)
             for i, stage in enumerate(stages)
         ]
+        if self._interrupted:
+            self.interrupt()
         for thread in threads:
             thread.start()
         open_streams = len(specs)
@@ -88,14 +92,13 @@ class LocalRunner:
 
     def interrupt(self) -> None:
         """End all streams soon, with reason ``interrupted``; what was read is still processed."""
+        self._interrupted = True
         for source in self._sources:
             source.interrupt()
 
     def send(self, control: Control) -> None:
-        """Hand a control packet to the nodes of its stream, or of all streams."""
-        for stream in self._streams:
-            if control.stream in (None, stream):
-                self._put(0, Batch(stream, control=(control,)))
+        """Hand a control packet to the nodes of its stream, or of all streams; never blocks, callable any time."""
+        self._controls.put(control)
 
     def _put(self, position: int, item: Batch | _Failure) -> None:
         while not self._abandoned.is_set():
@@ -115,15 +118,17 @@ class LocalRunner:
         raise _Abandoned
 
     def _read(self, source: Source[Any]) -> None:
+        opened = False
         try:
             for batch in read_stream(self._graph, source, self._sinks):
-                if batch.info is not None:
+                if not opened:
                     self._sources_open.release(len(self._graph.stages))
+                    opened = True
                 self._put(0, batch)
         except _Abandoned:
             pass
         except BaseException as error:
-            self._fail(0, error)
+            self._fail(0 if opened else len(self._graph.stages), error)
 
     def _work(self, position: int, open_streams: int) -> None:
         try:
@@ -132,18 +137,26 @@ class LocalRunner:
             stage.open()
             try:
                 while open_streams:
-                    item = self._get(position)
-                    if isinstance(item, _Failure):
-                        raise item.error
-                    open_streams -= item.end is not None
-                    for batch in stage.step([item]):
-                        self._put(position + 1, batch)
+                    for item in [*self._commands(position), self._get(position)]:
+                        if isinstance(item, _Failure):
+                            raise item.error
+                        open_streams -= item.end is not None
+                        for batch in stage.step([item]):
+                            self._put(position + 1, batch)
             finally:
                 stage.close()
         except _Abandoned:
             pass
         except BaseException as error:
             self._fail(position + 1, error)
+
+    def _commands(self, position: int) -> Iterator[Batch]:
+        """What ``send`` was given since the last batch; it enters at the first stage, past the queue."""
+        while position == 0 and not self._controls.empty():
+            control = self._controls.get()
+            for stream in self._streams:
+                if control.stream in (None, stream):
+                    yield Batch(stream, control=(control,))
 
     def _await_sources(self, count: int) -> None:
         """A source that cannot be opened is reported at once, not after seconds of loading models."""

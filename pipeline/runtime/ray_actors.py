@@ -223,7 +223,8 @@ class StageActor(_Actor):
             [batch] = self._stage.step([batch])
             if self._replicated and (node := self._stage.holds_back(batch.stream)) is not None:
                 raise ContractError(
-                    f"node {node!r} holds packets back between calls; its stage cannot have replicas, set replicas: 1."
+                    f"node {node!r} holds packets or a timer for a later call, which another replica may get; "
+                    f"set replicas: 1."
                 )
         except Exception as error:
             self._failure = Failure.of(error)

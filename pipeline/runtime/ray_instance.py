@@ -24,7 +24,7 @@ from typing import Any
 
 from ..errors import OnlookerError, UsageError
 
-__all__ = ["ray_instance", "worker_environment"]
+__all__ = ["check_reachable", "ray_instance", "worker_environment"]
 
 _STORE_BYTES = 256_000_000
 """Shared memory for packets between actors. Batches in flight and those kept for replay have to fit, else Ray spills
@@ -78,7 +78,7 @@ def ray_instance(address: str | None, *, cpus: int, threads: int) -> Iterator[bo
         with _private_environment(), _quiet(), _private_instance(cpus, threads):
             yield True
     else:
-        _check_reachable(address)
+        check_reachable(address)
         with _quiet(), _joined(address):
             yield False
 
@@ -122,7 +122,12 @@ def _joined(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
+    """Find out in seconds what Ray would find out in minutes, with pages of warnings.
+
+    Raises:
+        UsageError: nothing answers at ``address``.
+    """
     host, colon, port = address.rpartition(":")
     if not colon:
         return  # "auto" and the like: Ray finds the address itself

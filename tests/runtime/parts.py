@@ -69,6 +69,8 @@ class CounterConfig(Config):
     fail_open: bool = False
     die_at: int | None = None
     marker: str = ""
+    progress: str = ""
+    """File that says how many frames have been read."""
 
 
 class Counter(Source[int]):
@@ -96,11 +98,13 @@ class Counter(Source[int]):
         if config.die_at is not None and stop > config.die_at:
             die(config.marker)
         if self.stopped:
-            return cursor, SourceOutputs(end=End("interrupted", cursor / FPS))
+            return cursor, SourceOutputs(end=End("interrupted", cursor / FPS), counters={"frames_in": cursor})
         frames: list[Packet] = [
             Frame(self.stream, 0, i / FPS, pixels(self.stream, i, config.size), i, (config.size, config.size))
             for i in range(cursor, stop)
         ]
+        if config.progress:
+            Path(config.progress).write_text(str(stop))
         end = End("complete", stop / FPS) if stop == config.frames else None
         counters = {"frames_in": stop, "torch_imported": int("torch" in sys.modules)}
         return stop, SourceOutputs({"frames": frames}, (stop - 1) / FPS, end, counters)
@@ -112,7 +116,12 @@ class Counter(Source[int]):
 class MeanConfig(Config):
     """Settings of ``Mean``."""
 
-    pause: float = 0.0
+    uneven: float = 0.0
+    """Seconds to dawdle over every other frame."""
+    die_at: float | None = None
+    marker: str = ""
+    wake_in: float | None = None
+    """Set a timer after each call, which makes it unfit for replicas."""
 
 
 class Mean(Operator[None]):
@@ -128,11 +137,19 @@ class Mean(Operator[None]):
         return None
 
     def process_batch(self, states: list[None], inputs: list[Inputs]) -> list[tuple[None, Outputs]]:
-        time.sleep(self.config.pause)
-        return [(None, Outputs({"mean": [self._mean(f) for f in i.packets.get("frames", [])]})) for i in inputs]
+        return [(None, self._means(one)) for one in inputs]
 
-    @staticmethod
-    def _mean(frame: Frame) -> Packet:
+    def _means(self, inputs: Inputs) -> Outputs:
+        outputs = Outputs({"mean": [self._mean(frame) for frame in inputs.packets.get("frames", [])]})
+        if self.config.wake_in is not None:
+            outputs.wake_at = inputs.now + self.config.wake_in
+        return outputs
+
+    def _mean(self, frame: Frame) -> Packet:
+        if self.config.die_at == frame.t:
+            die(self.config.marker)
+        if frame.index % 2 == 0:
+            time.sleep(self.config.uneven)
         return Embedding(frame.stream, frame.epoch, frame.t, frame.pixels.mean((0, 1), dtype=np.float32))
 
 
