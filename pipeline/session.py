@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,6 +44,8 @@ class Progress:
     """Seconds of media there are, where known."""
     events: int = 0
     latest_caption: str = ""
+    speed: float = 0.0
+    """Seconds of media per second of wall time since the first frames came out; loading models does not count."""
     counters: dict[str, int] = field(default_factory=dict)
     """Totals of the sources, e.g. frames_in."""
 
@@ -85,6 +88,7 @@ class Session:
         self._streams = {spec.stream: _Stream(spec.uri) for spec in specs}
         self._merger = EventMerger([spec.stream for spec in specs], graph.event_edges)
         self.progress = Progress()
+        self._moving: tuple[float, float] | None = None
         self.failures: list[str] = []
         """One line for each sink that failed on the way."""
 
@@ -210,7 +214,12 @@ class Session:
 
     def _update_progress(self) -> None:
         streams = self._streams.values()
-        self.progress.media_time = min(s.media_time for s in streams)
+        media_time = self.progress.media_time = min(s.media_time for s in streams)
+        if self._moving is not None:
+            since, start = self._moving
+            self.progress.speed = (media_time - start) / max(time.monotonic() - since, 1e-6)
+        elif media_time > 0:
+            self._moving = (time.monotonic(), media_time)
         durations = [s.info.duration for s in streams if s.info is not None and s.info.duration is not None]
         self.progress.duration = max(durations) if len(durations) == len(streams) else None
         totals: dict[str, int] = {}

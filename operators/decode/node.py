@@ -19,9 +19,7 @@ class VideoSourceConfig(Config):
     fps: float | None = Field(2.0, gt=0, description="samples per second of media time; null for every frame")
     width: int = Field(224, ge=1, description="width of `frames` in pixels; the picture is squashed to it")
     height: int = Field(224, ge=1, description="height of `frames` in pixels")
-    preview: int | None = Field(
-        None, ge=2, description="short side of `previews`, which keep the aspect ratio; null for none"
-    )
+    preview: int = Field(180, ge=2, description="short side of `previews`, which keep the aspect ratio")
     video_stream: int | None = Field(None, ge=0, description="number among the video streams; null for the best")
     thread_type: ThreadType = Field("SLICE", description="how the video decoder may use threads")
     threads: int = Field(0, ge=0, description="decoder threads; 0 for one per core")
@@ -40,6 +38,8 @@ class VideoSource(Source[Cursor]):
     config: VideoSourceConfig
     _reader: VideoReader | None = None
     _interrupted = False
+    _previews = False
+    """Whether anything reads the previews; nobody makes them else."""
 
     def open(self, context: Context) -> SourceInfo:
         """Decode as far as the first frame.
@@ -47,6 +47,7 @@ class VideoSource(Source[Cursor]):
         Raises:
             SourceError: the file cannot deliver a single frame.
         """
+        self._previews = context.wants("previews")
         reader = self._reader = self._open_at(Cursor())
         info = reader.info
         return SourceInfo(
@@ -75,7 +76,7 @@ class VideoSource(Source[Cursor]):
             if len(frames) == self.config.chunk:
                 break
         out = SourceOutputs(packets={"frames": frames}, counters=self._counters(reader))
-        if self.config.preview is not None:
+        if self._previews:
             out.packets["previews"] = previews
         if reader.end is not None:
             out.end = End(reader.end.reason, reader.end.t_end)
@@ -102,7 +103,7 @@ class VideoSource(Source[Cursor]):
             self.uri,
             rate=config.fps,
             size=(config.height, config.width),
-            preview=config.preview,
+            preview=config.preview if self._previews else None,
             video_stream=config.video_stream,
             thread_type=config.thread_type,
             threads=config.threads,

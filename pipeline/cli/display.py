@@ -58,11 +58,9 @@ class Display:
     def __init__(self, err: IO[str] | None) -> None:
         """Remember where notes go."""
         self._err = err
-        self._started = time.monotonic()
 
     def __enter__(self) -> Self:
         """Begin to show."""
-        self._started = time.monotonic()
         return self
 
     def __exit__(
@@ -83,10 +81,6 @@ class Display:
         """Tell the user what went wrong."""
         print(f"onlooker: {text}", file=sys.stderr)
 
-    def _speed(self, progress: Progress) -> float:
-        """Seconds of media per second of wall time."""
-        return progress.media_time / max(time.monotonic() - self._started, 1e-6)
-
 
 class LineDisplay(Display):
     """Events on standard output as they come; now and then a line of progress on standard error."""
@@ -106,8 +100,7 @@ class LineDisplay(Display):
         if not first:
             of = f" of {format_time(progress.duration)}" if progress.duration else ""
             print(
-                f"{format_time(progress.media_time)}{of}, {self._speed(progress):.1f}x real time, "
-                f"{progress.events} events",
+                f"{format_time(progress.media_time)}{of}, {progress.speed:.1f}x real time, {progress.events} events",
                 file=self._err,
             )
 
@@ -168,7 +161,7 @@ class BarDisplay(Display):
             total=progress.duration,
             completed=progress.media_time,
             clock=format_time(progress.media_time) + of,
-            speed=f"{self._speed(progress):.1f}x real time",
+            speed=f"{progress.speed:.1f}x real time",
             events=progress.events,
             caption=escape(progress.latest_caption[:60]),
         )
@@ -204,7 +197,7 @@ class JsonDisplay(Display):
                 "progress",
                 media_time=round(progress.media_time, 3),
                 duration=progress.duration,
-                speed=round(self._speed(progress), 2),
+                speed=round(progress.speed, 2),
                 events=progress.events,
                 **progress.counters,
             )
