@@ -6,6 +6,7 @@ planes of a 4:2:0 picture, so that frames need no way through RGB.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -130,24 +131,27 @@ class OverlayPainter:
 def wrap(text: str, font: _Font, width: float, max_lines: int) -> list[str]:
     """Break ``text`` into at most ``max_lines`` lines of ``width`` pixels; what is left over becomes an ellipsis."""
     lines: list[str] = [""]
-    for word in text.split():
+    words = text.split()
+    for position, word in enumerate(words):
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
+        if not lines[-1] or font.getlength(longer) <= width:
+            lines[-1] = longer
+        elif len(lines) < max_lines:
             lines.append(word)
         else:
-            lines[-1] = longer
-    if len(lines) > max_lines:
-        lines = [*lines[: max_lines - 1], " ".join(lines[max_lines - 1 :])]
+            lines[-1] += " " + " ".join(words[position:])
+            break
     return [_fit(line, font, width) for line in lines]
 
 
 def _fit(line: str, font: _Font, width: float) -> str:
     if font.getlength(line) <= width:
         return line
-    shown = len(line)
-    while shown and font.getlength(line[:shown].rstrip() + "…") > width:
-        shown -= 1
-    return line[:shown].rstrip() + "…"
+    # No glyph is narrower than a pixel, so longer beginnings need not be measured.
+    shown = bisect_right(
+        range(min(len(line), int(width))), width, key=lambda n: font.getlength(line[:n].rstrip() + "…")
+    )
+    return line[: max(0, shown - 1)].rstrip() + "…"
 
 
 def _patches(image: Image.Image, x: int, y: int) -> tuple[_Patch, _Patch, _Patch]:

@@ -39,7 +39,7 @@ _FALLBACK_RATE = Fraction(25)
 _SHORT_SIDE, _LONG_SIDE = 720, 1280
 # Fragments keep the file playable up to the last one if the process dies, and keep the index of what was written out
 # of memory (an ordinary MP4's index took 6 MB per hour).
-_MOVFLAGS = "frag_keyframe+empty_moov+default_base_moof"
+_MOVFLAGS = "frag_keyframe+delay_moov+default_base_moof"
 _KEYFRAME_SECONDS = 2
 _OVERLAYS_KEPT = 8
 
@@ -108,6 +108,8 @@ class VideoSink(StreamFileSink):
             self._frames.close()
             with _errors_of_libav():
                 self._writer.close()
+            if not self.path.stat().st_size:
+                self.path.unlink()  # not one frame: no file is better than one that no player opens
 
     def _annotate(self, until: float) -> None:
         assert self._writer is not None and self._frames is not None, "advance before start"
