@@ -81,12 +81,15 @@ def read_stream(
             started = time.perf_counter()
             cursor, outputs = source.read(cursor)
             end = outputs.end
-            watermark = math.inf if end else outputs.watermark
+            watermark = outputs.watermark
+            if end is not None:
+                # The instant of the end belongs to the flush: what nodes say there comes after all that they said.
+                watermark = min(watermark, math.nextafter(end.t, -math.inf))
             yield Batch(
                 info.stream,
                 packets={f"{node.name}.{port}": packets for port, packets in outputs.packets.items()},
                 watermarks=dict.fromkeys(node.outputs, watermark),
-                now=time.monotonic() if live else (end.t if end else watermark),
+                now=time.monotonic() if live else (watermark if end is None else end.t),
                 end=end,
                 timing={node.name: time.perf_counter() - started},
                 counters=dict(outputs.counters),
