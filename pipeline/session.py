@@ -173,11 +173,12 @@ class Session:
 
     def _abort(self) -> Iterator[Event]:
         """After an error: end the streams that are open, so that the log says that it is partial."""
-        for stream in self._streams.values():
+        for name, stream in self._streams.items():
+            end = stream.end or End("failed", stream.media_time)
             if stream.info is not None and stream.end is None:
-                stream.end = End("failed", stream.media_time)
-                self._merger.push(math.inf, self._stream_event(stream, stream.end))
-                self._merger.add(Batch(stream.info.stream, end=stream.end))
+                stream.end = end
+                self._merger.push(math.inf, self._stream_event(stream, end))
+            self._merger.add(Batch(name, end=end))  # also for a stream that never began: it holds the others back
         yield from self._emit()
         for stream in self._streams.values():
             if stream.end is not None and stream.end.reason == "failed":

@@ -24,11 +24,15 @@ class EventMerger:
 
     def __init__(self, streams: list[str], edges: tuple[Edge, ...]) -> None:
         """Expect events of these streams on these edges."""
+        self._silent = set(streams)
+        """Streams that have not begun; until all have, even the order of their beginnings is open."""
         self._watermarks = {(stream, edge): -math.inf for stream in streams for edge in edges}
         self._heap: list[tuple[float, tuple[str, str, int, int], Event]] = []
 
     def add(self, batch: Batch) -> None:
         """Take in the events and watermarks of a batch."""
+        if batch.info is not None or batch.end is not None:
+            self._silent.discard(batch.stream)
         for stream, edge in self._watermarks:
             if stream != batch.stream:
                 continue
@@ -41,7 +45,7 @@ class EventMerger:
             self._watermarks[key] = max(self._watermarks[key], reached)
 
     def push(self, t: float, event: Event) -> None:
-        """Take in one event that became known at media time ``t`` (-inf: before all others, inf: after them)."""
+        """Take in one event that became known at media time ``t`` (-inf: as its stream began, inf: as it ended)."""
         heapq.heappush(self._heap, (t, event.order, event))
 
     def watermark(self) -> float:
@@ -51,6 +55,6 @@ class EventMerger:
     def ready(self) -> Iterator[tuple[float, Event]]:
         """The events that are due, each with the media time at which it became known."""
         limit = self.watermark()
-        while self._heap and self._heap[0][0] <= limit:
+        while not self._silent and self._heap and self._heap[0][0] <= limit:
             t, _, event = heapq.heappop(self._heap)
             yield t, event

@@ -148,6 +148,13 @@ class Stage:
             for (batch, memory, inputs), (state, outputs) in zip(calls, results, strict=True):
                 memory.state = state
                 memory.wake_at = outputs.wake_at
+                if batch.end is not None:
+                    # The instant of the end belongs to the flush: nothing before it may claim to be final up to there.
+                    before_end = math.nextafter(batch.end.t, -math.inf)
+                    outputs.watermarks = {
+                        port: min(outputs.watermarks.get(port, inputs.watermark), before_end)
+                        for port in node.cls.outputs
+                    }
                 _deliver(node, memory, batch, outputs, inputs.watermark)
         for batch in batches:
             memory = self._memory.streams[batch.stream][node.name]

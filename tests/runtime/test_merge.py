@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onlooker.operators.contract import End
+from onlooker.operators.contract import End, SourceInfo
 from onlooker.operators.events import Event, make_event
 from onlooker.operators.packets import Events
 from onlooker.pipeline.runtime.batch import Batch
@@ -104,3 +104,18 @@ def test_ended_stream_holds_nothing_back() -> None:
     merger.add(Batch("b", end=End("complete", 1.0)))
     merger.add(Batch("a", {EDGES[0]: packets("a", EDGES[0], [5])}, {EDGES[0]: 5.0}))  # type: ignore[dict-item]
     assert [e.id for _, e in merger.ready()] == ["a/0/caption/0/0"]
+
+
+def test_streams_begin_in_the_log_in_the_order_of_their_names() -> None:
+    merger = EventMerger(STREAMS, EDGES[:1])
+    for stream in reversed(STREAMS):
+        merger.push(-math.inf, event(stream, "caption", 0, 0.0))
+        merger.add(Batch(stream, info=SourceInfo(stream, 0, 8, 8)))
+    assert [e.id for _, e in merger.ready()] == ["a/0/caption/0/0", "b/0/caption/0/0"]
+
+
+def test_stream_that_began_holds_back_what_happens_in_another() -> None:
+    merger = EventMerger(STREAMS, EDGES[:1])
+    merger.add(Batch("a", {EDGES[0]: packets("a", EDGES[0], [5])}, {EDGES[0]: 5.0}))  # type: ignore[dict-item]
+    merger.add(Batch("b", info=SourceInfo("b", 0, 8, 8)))
+    assert list(merger.ready()) == []
