@@ -91,8 +91,16 @@ def test_order_is_time_then_stream_then_kind_then_number(times: dict[str, dict[s
     assert written == [f"{stream}/0/{kind}/{number}/0" for _, stream, kind, number in expected]
 
 
-def test_event_waits_for_the_stream_that_is_behind() -> None:
+def begun() -> EventMerger:
+    """Both streams have begun."""
     merger = EventMerger(STREAMS, EDGES[:1])
+    for stream in STREAMS:
+        merger.add(Batch(stream, info=SourceInfo(stream, 0, 8, 8)))
+    return merger
+
+
+def test_event_waits_for_the_stream_that_is_behind() -> None:
+    merger = begun()
     merger.add(Batch("a", {EDGES[0]: packets("a", EDGES[0], [5])}, {EDGES[0]: 5.0}))  # type: ignore[dict-item]
     assert list(merger.ready()) == []
     merger.add(Batch("b", {}, {EDGES[0]: 5.0}))
@@ -100,7 +108,7 @@ def test_event_waits_for_the_stream_that_is_behind() -> None:
 
 
 def test_ended_stream_holds_nothing_back() -> None:
-    merger = EventMerger(STREAMS, EDGES[:1])
+    merger = begun()
     merger.add(Batch("b", end=End("complete", 1.0)))
     merger.add(Batch("a", {EDGES[0]: packets("a", EDGES[0], [5])}, {EDGES[0]: 5.0}))  # type: ignore[dict-item]
     assert [e.id for _, e in merger.ready()] == ["a/0/caption/0/0"]
@@ -115,7 +123,6 @@ def test_streams_begin_in_the_log_in_the_order_of_their_names() -> None:
 
 
 def test_stream_that_began_holds_back_what_happens_in_another() -> None:
-    merger = EventMerger(STREAMS, EDGES[:1])
+    merger = begun()
     merger.add(Batch("a", {EDGES[0]: packets("a", EDGES[0], [5])}, {EDGES[0]: 5.0}))  # type: ignore[dict-item]
-    merger.add(Batch("b", info=SourceInfo("b", 0, 8, 8)))
     assert list(merger.ready()) == []
