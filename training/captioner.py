@@ -127,7 +127,6 @@ class Trainer:
 
     def run(self, checkpoint: Path, report: Callable[[Trainer, float, float], None], every: int) -> None:
         """Train to the end, saving and reporting (loss, seconds per step) every so many steps."""
-        torch.manual_seed(self.recipe.seed + self.step_number)
         total, since, begun = 0.0, 0, time.monotonic()
         while self.step_number < self.steps:
             epoch, skip = divmod(self.step_number, self.per_epoch)
@@ -147,6 +146,8 @@ class Trainer:
         """One update; returns the loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step_number, self.steps, self.recipe)
+        # A seed of its own for every step: a run that was interrupted goes on as if it had not been.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.step_number)
         self.decoder.train()
         loss = batch_loss(self.decoder, batch, self.recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]

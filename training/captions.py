@@ -29,7 +29,8 @@ class CaptionerRecipe:
         epochs: passes over the photographs; in each, all captions of a photograph are read about one memory.
         photographs: photographs per step.
         decay: share of the steps, at the end, over which the learning rate falls to zero.
-        single_share: share of steps on photographs alone (one view, N tokens), the rest on memories (K tokens).
+        memory_from: epoch from which memories are read; before, only photographs alone.
+        single_share: from then on, share of steps on photographs alone (one view, N tokens); the rest on memories.
         keep_single, keep_memory: visual tokens left per step, drawn anew: regularises, and saves time.
         prefix_share: share of steps whose prefix holds captions of other photographs.
         word_dropout: share of text pieces the decoder reads as unknown.
@@ -46,6 +47,7 @@ class CaptionerRecipe:
     weight_decay: float = 0.02
     label_smoothing: float = 0.1
     dropout: float = 0.1
+    memory_from: int = 4
     single_share: float = 0.45
     keep_single: int = 42
     keep_memory: int = 64
@@ -65,11 +67,14 @@ class Split:
     done: npt.NDArray[np.bool_]
     captions: list[list[str]]
     memories: npt.NDArray[np.float16] | None = None
-    ready: npt.NDArray[np.bool_] | None = None
 
     @classmethod
     def open(cls, data: Path, cache: Path, memories: Path | None, split: str) -> Split:
-        """Open a split of a token cache and, where there is one, of a memory folder."""
+        """Open a split of a token cache and of a memory folder, None for a split that is read without memories.
+
+        Raises:
+            ValueError: the memory folder is not filled yet.
+        """
         files = json.loads((cache / "index.json").read_text())[split]
         by_file = read_captions(data)
         self = cls(
@@ -77,9 +82,13 @@ class Split:
             np.load(cache / f"done_{split}.npy", mmap_mode="r"),
             [by_file[name] for name in files],
         )
-        if memories is not None and (memories / f"ready_{split}.npy").exists():
+        if memories is not None:
+            ready = np.load(memories / f"ready_{split}.npy")
+            if not ready.all():
+                raise ValueError(
+                    f"{int((~ready).sum())} memories of {split} are missing in {memories.name}; fill them first"
+                )
             self.memories = np.load(memories / f"memories_{split}.npy", mmap_mode="r")
-            self.ready = np.load(memories / f"ready_{split}.npy", mmap_mode="r")
         return self
 
 
@@ -122,17 +131,17 @@ class Batches:
         order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
         starts = np.arange(0, len(order) - size + 1, size)
         for start in rng.permutation(starts):
-            yield self._batch(rng, order[start : start + size])
+            yield self._batch(rng, order[start : start + size], memories=number >= self.recipe.memory_from)
 
-    def _batch(self, rng: np.random.Generator, photos: npt.NDArray[np.int64]) -> Batch:
+    def _batch(self, rng: np.random.Generator, photos: npt.NDArray[np.int64], *, memories: bool) -> Batch:
         text, target, positions, segment = self._texts(rng, photos)
-        return Batch(self._memory(rng, photos), self._prefix(rng, photos), text, target, positions, segment)
+        return Batch(self._memory(rng, photos, memories), self._prefix(rng, photos), text, target, positions, segment)
 
-    def _memory(self, rng: np.random.Generator, photos: npt.NDArray[np.int64]) -> Tensor:
+    def _memory(self, rng: np.random.Generator, photos: npt.NDArray[np.int64], memories: bool) -> Tensor:
         """A random part of the tokens of one view, or of a memory, of each photograph: (B, M, D)."""
         recipe, split = self.recipe, self.split
         single = rng.random() < recipe.single_share
-        if single or split.memories is None or split.ready is None or not split.ready[photos].all():
+        if single or not memories or split.memories is None:
             views = [rng.choice(np.flatnonzero(split.done[p])) if rng.random() < 0.6 else 0 for p in photos]
             rows = [split.tokens[p, v] for p, v in zip(photos, views, strict=True)]
             keep = recipe.keep_single

@@ -39,7 +39,7 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        smallest = {"beam": 1, "max_length": 3, "prefix_length": 2, "batch": 1}
+        smallest = {"beam": 1, "max_length": 3, "prefix_length": 3, "batch": 1}
         for name, least in smallest.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -90,12 +90,16 @@ class Captioner:
         """`caption` for several memories; what one of them gets does not depend on the others."""
         if prefixes is None:
             prefixes = [()] * len(memories)
-        size = self.options.batch
-        texts: list[list[tuple[str, float]]] = []
-        for start in range(0, len(memories), size):
-            tokens, mask, prefix = self._pack(memories[start : start + size], prefixes[start : start + size])
-            result = self.search(tokens, mask, prefix, beam)
-            texts += [self._read(result, item) for item in range(len(memories[start : start + size]))]
+        texts: list[list[tuple[str, float]]] = [[] for _ in memories]
+        # Two kinds of call, so that the usual one, without earlier captions, does not pay for the room of a prefix.
+        for length in (2, self.options.prefix_length):
+            items = [i for i, captions in enumerate(prefixes) if (len(captions) > 0) == (length > 2)]
+            for start in range(0, len(items), self.options.batch):
+                group = items[start : start + self.options.batch]
+                packed = self._pack([memories[i] for i in group], [prefixes[i] for i in group], length)
+                result = self.search(*packed, beam)
+                for row, item in enumerate(group):
+                    texts[item] = self._read(result, row)
         return texts
 
     @torch.inference_mode()
@@ -105,7 +109,7 @@ class Captioner:
         beam = beam or options.beam
         config = self.decoder.config
         context = self.decoder.encode_context(memory, mask, prefix).repeat(beam)
-        begin = torch.full((memory.shape[0], options.max_length), config.end_token)
+        begin = torch.full((memory.shape[0], options.max_length), config.end_token, device=memory.device)
         begin[:, 0] = config.begin_token
         state = TextState(self.decoder, context, options.max_length)
         return beam_search(state, begin, config.end_token, beam, options.alpha)
@@ -116,12 +120,15 @@ class Captioner:
         room = self.options.prefix_length - 2
         return [self.vocabulary.begin, *pieces[max(0, len(pieces) - room) :], self.vocabulary.end]
 
-    def _pack(self, memories: Sequence[MemoryLike], prefixes: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Tensors of the option's batch size, padded with zeros: (B, K, D), (B, K) bool, (B, P) int64."""
+    def _pack(
+        self, memories: Sequence[MemoryLike], prefixes: Sequence[Sequence[str]], length: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tensors of the option's batch size, padded with zeros: (B, K, D), (B, K) bool, (B, length) int64."""
         batch = self.options.batch
+        device = self.decoder.words.weight.device
         tokens = torch.zeros(batch, self.memory_size, self.token_width)
         mask = torch.zeros(batch, self.memory_size, dtype=torch.bool)
-        prefix = torch.full((batch, self.options.prefix_length), PAD_TOKEN)
+        prefix = torch.full((batch, length), PAD_TOKEN)
         # A padding item sees its (empty) prefix only, so that no row of attention weights is empty.
         prefix[:, 0], prefix[:, 1] = self.vocabulary.begin, self.vocabulary.end
         for item, (memory, captions) in enumerate(zip(memories, prefixes, strict=True)):
@@ -131,7 +138,7 @@ class Captioner:
             mask[item, : rows.shape[0]] = True
             ids = self.prefix_tokens(captions)
             prefix[item, : len(ids)] = torch.tensor(ids)
-        return tokens, mask, prefix
+        return tokens.to(device), mask.to(device), prefix.to(device)
 
     def _check(self, rows: Tensor) -> None:
         if rows.ndim != 2 or not 0 < rows.shape[0] <= self.memory_size or rows.shape[1] != self.token_width:

@@ -18,7 +18,7 @@ from .wordpiece import WordPiece
 _WEIGHTS = Path(__file__).parent / "weights"
 _FILES = ("config.json", "model.safetensors", "vocab.txt")
 
-_loaded: dict[Path, Captioner] = {}
+_loaded: dict[tuple[Path, str], Captioner] = {}
 _lock = threading.Lock()
 
 
@@ -31,20 +31,22 @@ def captioner_names() -> list[str]:
     return sorted(path.parent.name for path in _WEIGHTS.glob("*/config.json"))
 
 
-def load_captioner(name_or_folder: str | Path) -> Captioner:
+def load_captioner(name_or_folder: str | Path, device: str = "cpu") -> Captioner:
     """The captioner `name_or_folder`: a name that comes with the package, or a folder.
 
     A folder holds `config.json` (decoder sizes, memory size, decoding options), `model.safetensors` and `vocab.txt`.
-    Callers of one process share one instance.
+    Callers of one process share one instance per device.
 
     Raises:
         CaptionerError: no such name or folder, or the folder's files do not make a captioner.
     """
     folder = _folder(name_or_folder).resolve()
     with _lock:
-        if folder not in _loaded:
-            _loaded[folder] = _load(folder)
-        return _loaded[folder]
+        key = (folder, device)
+        if key not in _loaded:
+            _loaded[key] = _load(folder)
+            _loaded[key].decoder.to(device)
+        return _loaded[key]
 
 
 def _folder(name_or_folder: str | Path) -> Path:

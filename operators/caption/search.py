@@ -60,9 +60,9 @@ def greedy_search(model: StepFunction, begin: Tensor, end_token: int) -> tuple[T
     """
     tokens = begin.clone()
     batch, length = begin.shape
-    ended = torch.zeros(batch, dtype=torch.bool)
-    total = torch.zeros(batch)
-    count = torch.zeros(batch)
+    ended = torch.zeros(batch, dtype=torch.bool, device=begin.device)
+    total = torch.zeros(batch, device=begin.device)
+    count = torch.zeros_like(total)
     for position in range(length - 2):
         last = tokens[:, position]
         logits = model.step(last, position).float()
@@ -97,12 +97,12 @@ def beam_search(model: StepFunction, begin: Tensor, end_token: int, beam: int, a
     """
     batch, length = begin.shape
     live = begin[:, None].repeat(1, beam, 1)  # B, beam, L
-    live_scores = torch.full((batch, beam), _NEVER)
+    live_scores = torch.full((batch, beam), _NEVER, device=begin.device)
     live_scores[:, 0] = 0.0
     finished = torch.zeros_like(live)
-    scores = torch.full((batch, beam), _NEVER)
-    done = torch.zeros(batch, beam, dtype=torch.bool)
-    first_row = torch.arange(batch)[:, None] * beam  # B, 1
+    scores = torch.full_like(live_scores, _NEVER)
+    done = torch.zeros_like(scores, dtype=torch.bool)
+    first_row = torch.arange(batch, device=begin.device)[:, None] * beam  # B, 1
     bound = brevity_penalty(length, alpha)
     for cur in range(1, length - 1):
         # The best live score stands in the last slot, since slots increase; before the first step that slot is "never".

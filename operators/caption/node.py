@@ -1,0 +1,148 @@
+"""The caption node: every few seconds of media time, one sentence about what the memory holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ..contract import Config, Context, Inputs, Operator, Outputs, Port
+from ..events import make_event
+from ..packets import Events, Memory
+
+if TYPE_CHECKING:
+    from .captioner import Captioner
+
+__all__ = ["CaptionState", "GitCaptioner", "GitCaptionerConfig"]
+
+
+class GitCaptionerConfig(Config):
+    """Settings of the captioner."""
+
+    model: str = Field(default="tiny", description="Captioner: a name that comes with the package, or a folder.")
+    interval: float = Field(default=5.0, gt=0, description="Seconds of media time between captions.")
+    beam: int | None = Field(default=None, ge=1, description="Beams of the search; default: the model's own.")
+    prefix: int = Field(default=0, ge=0, description="Earlier captions of the stream that the model reads first.")
+
+
+@dataclass(slots=True)
+class CaptionState:
+    """What the captioner remembers of one stream."""
+
+    stream: str
+    since: float | None = None
+    """Start of the span that the next caption is about; None before the first memory."""
+    latest: Memory | None = None
+    """The last memory, if no caption tells of it yet."""
+    captions: list[str] = field(default_factory=list)
+    """The latest captions, as many as the prefix needs."""
+    next_event_no: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A caption to write: about `memory`, for the span [t_start, t_end)."""
+
+    state: CaptionState
+    outputs: Outputs
+    memory: Memory
+    t_start: float
+    t_end: float
+
+
+class GitCaptioner(Operator[CaptionState]):
+    """Writes a caption at every multiple of `interval`, and one at the end of the stream.
+
+    The caption of point P is about the last memory before P; it is written when the first memory at or after P comes,
+    and covers the span since the last caption. Points that pass without a memory between them share one caption.
+    """
+
+    Config = GitCaptionerConfig
+    inputs = {"memory": Port(Memory)}
+    outputs = {"events": Events}
+
+    config: GitCaptionerConfig
+
+    def open(self, context: Context) -> None:
+        """Load the captioner."""
+        from .load import load_captioner
+
+        self._captioner: Captioner = load_captioner(self.config.model, context.device)
+
+    def initial_state(self, stream: str) -> CaptionState:
+        """No memory, no caption."""
+        return CaptionState(stream)
+
+    def process_batch(self, states: list[CaptionState], inputs: list[Inputs]) -> list[tuple[CaptionState, Outputs]]:
+        """Write the captions whose points have passed, those of several streams together."""
+        results = [(state, Outputs()) for state in states]
+        queues = [
+            self._due(state, outputs, given.packets.get("memory", ()))
+            for (state, outputs), given in zip(results, inputs, strict=True)
+        ]
+        # The captions of one stream may build on each other; those of different streams are written together.
+        for turn in range(max(map(len, queues), default=0)):
+            self._write([queue[turn] for queue in queues if turn < len(queue)])
+        for (state, outputs), given in zip(results, inputs, strict=True):
+            if state.since is not None:
+                before = math.nextafter(self._point_after(state.since), -math.inf)
+                outputs.watermarks["events"] = min(given.watermark, before)
+        return results
+
+    def flush(self, state: CaptionState, t_end: float) -> tuple[CaptionState, Outputs]:
+        """Caption what came since the last point."""
+        outputs = Outputs()
+        if state.latest is not None and state.since is not None and t_end > state.since:
+            self._write([_Job(state, outputs, state.latest, state.since, t_end)])
+            state.latest, state.since = None, t_end
+        return state, outputs
+
+    def _last_point(self, t: float, ahead: int = 0) -> float:
+        """The last multiple of the interval at or before t, or one `ahead` of it."""
+        # The small number absorbs the rounding of the quotient, as of 0.3 / 0.1.
+        return (math.floor(t / self.config.interval + 1e-9) + ahead) * self.config.interval
+
+    def _point_after(self, t: float) -> float:
+        """The first multiple of the interval after t."""
+        return self._last_point(t, ahead=1)
+
+    def _due(self, state: CaptionState, outputs: Outputs, memories: Sequence[Memory]) -> list[_Job]:
+        """The captions that these memories make due, in order."""
+        jobs = []
+        for memory in memories:
+            if state.since is None:
+                state.since = memory.t
+            if state.latest is not None and memory.t >= self._point_after(state.since):
+                point = self._last_point(memory.t)
+                jobs.append(_Job(state, outputs, state.latest, state.since, point))
+                state.since = point
+            state.latest = memory
+        return jobs
+
+    def _write(self, jobs: list[_Job]) -> None:
+        """Decode one caption for each job and put its event into the job's outputs."""
+        keep = self.config.prefix
+        prefixes = [job.state.captions[-keep:] if keep else [] for job in jobs]
+        texts = self._captioner.caption_batch([job.memory.centers for job in jobs], prefixes, self.config.beam)
+        for job, ((text, score), *_) in zip(jobs, texts, strict=True):
+            state = job.state
+            event = make_event(
+                "caption",
+                stream=state.stream,
+                epoch=job.memory.epoch,
+                event_no=state.next_event_no,
+                rev=0,
+                phase="end",
+                t_start=job.t_start,
+                t_end=job.t_end,
+                t_seen=job.t_end,
+                score=score,
+                text=text,
+            )
+            state.next_event_no += 1
+            state.captions = [*state.captions, text][-keep:] if keep else []
+            packet = Events(state.stream, job.memory.epoch, job.t_end, (event,))
+            job.outputs.packets.setdefault("events", []).append(packet)

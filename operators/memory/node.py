@@ -1,0 +1,143 @@
+"""The memory node: what a stream has shown, in a fixed number of tokens, for streams of any length."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ..contract import Config, Context, Inputs, Operator, Outputs, Port
+from ..packets import Memory, Packet, Tokens
+
+if TYPE_CHECKING:
+    from .clustering import MemoryState
+
+__all__ = ["ClusteringMemory", "ClusteringMemoryConfig", "ClusteringMemoryState"]
+
+
+class ClusteringMemoryConfig(Config):
+    """Settings of the clustering memory."""
+
+    size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens of a full memory, a multiple of those of a frame; default: two frames'.",
+    )
+    iterations: int = Field(default=2, ge=1, description="K-means steps per frame.")
+    horizon: float | None = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds after which the past is forgotten: a memory is between half of it and all of it old. "
+        "null keeps one memory for ever.",
+    )
+
+
+@dataclass(slots=True)
+class _Generation:
+    """One of the two memories: all frames since it was started."""
+
+    number: int
+    t_start: float
+    memory: MemoryState
+
+
+@dataclass(slots=True)
+class ClusteringMemoryState:
+    """What the memory node remembers of one stream; constant in size once two memories are full."""
+
+    stream: str
+    epoch: int = 0
+    capacity: int = 0
+    """Tokens of a full memory."""
+    t_first: float | None = None
+    """Media time of the first frame; restarts are counted from here."""
+    generations: list[_Generation] = field(default_factory=list)
+    """The older memory, which is the one that is told, then the younger."""
+    held: list[float] = field(default_factory=list)
+    """Times of the frames whose memory is not full yet."""
+
+
+class ClusteringMemory(Operator[ClusteringMemoryState]):
+    """Clusters all tokens of a stream into K centres (Streaming DVC), and forgets in time.
+
+    The paper's memory weighs the past by the number of its tokens and so can no longer take in anything new after an
+    hour of the same. Therefore two memories run, each restarted every `horizon`, half of it apart, and the older one is
+    told. A stream no longer than the horizon has the paper's memory, bit for bit.
+
+    The first frames fill the memory: their packets come, all with the full memory, once it is full, or at the end of a
+    shorter stream with the tokens there are.
+    """
+
+    Config = ClusteringMemoryConfig
+    inputs = {"tokens": Port(Tokens)}
+    outputs = {"memory": Memory}
+
+    config: ClusteringMemoryConfig
+
+    def open(self, context: Context) -> None:
+        """Nothing to load but torch."""
+        import torch
+
+        from . import clustering
+
+        self._torch = torch
+        self._clustering = clustering
+
+    def initial_state(self, stream: str) -> ClusteringMemoryState:
+        """No frame, no memory."""
+        return ClusteringMemoryState(stream)
+
+    def process_batch(
+        self, states: list[ClusteringMemoryState], inputs: list[Inputs]
+    ) -> list[tuple[ClusteringMemoryState, Outputs]]:
+        """Update the memories frame by frame."""
+        return [(state, self._process(state, given)) for state, given in zip(states, inputs, strict=True)]
+
+    def flush(self, state: ClusteringMemoryState, t_end: float) -> tuple[ClusteringMemoryState, Outputs]:
+        """Tell of frames still held, in a memory that is not full."""
+        return state, Outputs({"memory": self._tell(state)} if state.held else {})
+
+    def _process(self, state: ClusteringMemoryState, given: Inputs) -> Outputs:
+        told: list[Packet] = []
+        for packet in given.packets.get("tokens", ()):
+            told += self._take(state, packet)
+        outputs = Outputs({"memory": told} if told else {})
+        if state.held:
+            # What is held comes later under its own, earlier time.
+            outputs.watermarks["memory"] = math.nextafter(state.held[0], -math.inf)
+        return outputs
+
+    def _take(self, state: ClusteringMemoryState, packet: Tokens) -> list[Packet]:
+        """Update with one frame; returns the packets that can be told now."""
+        tokens = self._torch.from_numpy(packet.all.copy())  # N, D; a copy, since arrays of packets are read-only
+        state.epoch = packet.epoch
+        state.capacity = self.config.size or 2 * tokens.shape[0]
+        clustering = self._clustering.StreamingKMeans(state.capacity, self.config.iterations)
+        self._restart(state, packet.t, clustering.initial_state(tokens.shape[1]))
+        for generation in state.generations:
+            generation.memory = clustering.update(generation.memory, tokens)
+        state.held.append(packet.t)
+        if clustering.ready(state.generations[0].memory):
+            return self._tell(state)
+        return []
+
+    def _restart(self, state: ClusteringMemoryState, t: float, empty: MemoryState) -> None:
+        """Start a memory every half horizon, and drop the one before the one before."""
+        if state.t_first is None:
+            state.t_first = t
+        horizon = self.config.horizon
+        number = 0 if horizon is None else math.floor((t - state.t_first) / (horizon / 2))
+        state.generations = [kept for kept in state.generations if kept.number >= number - 1]
+        if not state.generations or state.generations[-1].number < number:
+            state.generations.append(_Generation(number, t, empty))
+
+    def _tell(self, state: ClusteringMemoryState) -> list[Packet]:
+        """A packet for each held frame, all with the older memory as it is now."""
+        older = state.generations[0]
+        centers, counts = older.memory.tokens.numpy(), older.memory.counts.numpy()
+        times, state.held = state.held, []
+        return [
+            Memory(state.stream, state.epoch, t, centers, counts, min(older.t_start, t), state.capacity) for t in times
+        ]

@@ -1,0 +1,124 @@
+"""The caption node: which memory is captioned when, and which span its caption covers."""
+
+import numpy as np
+import pytest
+
+from onlooker.operators.caption.node import GitCaptioner, GitCaptionerConfig
+from onlooker.operators.contract import Context, Inputs
+from onlooker.operators.packets import Memory
+from onlooker.training.captioner import save_captioner
+
+from .conftest import SENTENCES, SIZE, memory_of
+
+
+@pytest.fixture(scope="session")
+def folder(captioner, tmp_path_factory):
+    path = tmp_path_factory.mktemp("captioner") / "small"
+    save_captioner(path, captioner)
+    return path
+
+
+def make(folder, **config):
+    node = GitCaptioner(GitCaptionerConfig(model=str(folder), **config))
+    node.open(Context())
+    return node
+
+
+def memory(t, scene=0, stream="cam"):
+    return Memory(stream, 0, t, memory_of(scene).numpy(), np.ones(SIZE, np.int32), 0.0, SIZE)
+
+
+def run(node, packets, t_end, chunk=None):
+    state, events, watermarks = node.initial_state("cam"), [], []
+    size = chunk or len(packets)
+    for start in range(0, len(packets), size):
+        part = packets[start : start + size]
+        state, outputs = node.process(state, Inputs({"memory": part}, watermark=part[-1].t, now=part[-1].t))
+        events += outputs.packets.get("events", [])
+        watermarks.append(outputs.watermarks["events"])
+    state, outputs = node.flush(state, t_end)
+    return events + outputs.packets.get("events", []), watermarks
+
+
+def spans(events):
+    return [(e.t_start, e.t_end) for packet in events for e in packet.events]
+
+
+def texts(events):
+    return [e.data.text for packet in events for e in packet.events]
+
+
+def test_captions_cover_the_stream_without_gaps(folder):
+    events, _ = run(make(folder), [memory(0.5 * i) for i in range(25)], 12.5)
+    assert spans(events) == [(0.0, 5.0), (5.0, 10.0), (10.0, 12.5)]
+    assert [packet.t for packet in events] == [5.0, 10.0, 12.5]
+    assert [e.event_no for p in events for e in p.events] == [0, 1, 2]
+    assert {(e.phase, e.data.rev) for p in events for e in p.events} == {("end", 0)}
+
+
+def test_a_caption_is_about_the_last_memory_before_its_point(folder):
+    packets = [memory(4.0, 0), memory(4.9, 1), memory(5.0, 2), memory(9.0, 0)]
+    events, _ = run(make(folder), packets, 9.5)
+    assert texts(events) == [text[0].upper() + text[1:] for text in (SENTENCES[1], SENTENCES[0])]
+
+
+def test_points_without_a_memory_between_share_a_caption(folder):
+    events, _ = run(make(folder), [memory(0.0), memory(1.0), memory(17.0)], 18.0)
+    assert spans(events) == [(0.0, 15.0), (15.0, 18.0)]
+
+
+def test_one_memory_gives_one_caption(folder):
+    assert spans(run(make(folder), [memory(0.0)], 0.5)[0]) == [(0.0, 0.5)]
+
+
+def test_a_stream_that_ends_on_a_point_has_no_empty_caption(folder):
+    events, _ = run(make(folder), [memory(0.0), memory(4.5), memory(5.0)], 5.0)
+    assert spans(events) == [(0.0, 5.0)]
+
+
+def test_no_memory_no_caption(folder):
+    node = make(folder)
+    assert node.flush(node.initial_state("cam"), 3.0)[1].packets == {}
+
+
+@pytest.mark.parametrize("interval", [0.1, 0.3, 2.5])
+def test_points_are_multiples_whatever_their_rounding(folder, interval):
+    events, _ = run(make(folder, interval=interval), [memory(i * interval) for i in range(8)], 8 * interval)
+    assert [t_end for _, t_end in spans(events)] == pytest.approx([(i + 1) * interval for i in range(8)])
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_cutting_into_calls_means_nothing(folder, chunk):
+    packets = [memory(0.7 * i, i // 8 % 3) for i in range(30)]
+    one, _ = run(make(folder), packets, 21.0, chunk)
+    other, _ = run(make(folder), packets, 21.0)
+    assert [e.to_json() for p in one for e in p.events] == [e.to_json() for p in other for e in p.events]
+
+
+def test_watermarks_never_pass_an_event_to_come(folder):
+    events, watermarks = run(make(folder), [memory(0.5 * i) for i in range(30)], 15.0, chunk=1)
+    assert watermarks == sorted(watermarks)
+    for packet in events[:-1]:
+        index = int(packet.t / 0.5)  # the call that brings it
+        assert watermarks[index - 1] < packet.t <= watermarks[index]
+
+
+def test_streams_are_captioned_together_and_apart(folder):
+    node = make(folder)
+    streams = {"a": 0, "b": 1, "c": 2}
+    given = [
+        Inputs({"memory": [memory(4.0, scene, name), memory(11.0, scene, name)]}, 11.0, 11.0)
+        for name, scene in streams.items()
+    ]
+    results = node.process_batch([node.initial_state(name) for name in streams], given)
+    for (name, scene), (_, outputs) in zip(streams.items(), results, strict=True):
+        (packet,) = outputs.packets["events"]
+        assert packet.stream == name and texts([packet])[0].lower() == SENTENCES[scene]
+
+
+def test_earlier_captions_are_read_first(folder):
+    node = make(folder, prefix=2)
+    state = node.initial_state("cam")
+    packets = [memory(float(t)) for t in range(0, 21, 2)]
+    state, _ = node.process(state, Inputs({"memory": packets}, 20.0, 20.0))
+    assert len(state.captions) == 2
