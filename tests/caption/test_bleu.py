@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from onlooker.training.bleu import corpus_bleu
+from onlooker.training.bleu import corpus_bleu, sentence_bleu
 
 
 def test_hand_computed_corpus():
@@ -42,3 +42,13 @@ def test_shuffled_references_score_lower():
 def test_no_hypotheses_is_an_error():
     with pytest.raises(ValueError, match="0 hypotheses"):
         corpus_bleu([], [])
+
+
+def test_sentence_bleu_by_hand():
+    # "a dog runs" against "a dog sits": 1-grams 2/3, then (1+1)/(2+1), (0+1)/(1+1), (0+1)/(0+1).
+    assert sentence_bleu("A dog runs.", ["a dog sits"]) == pytest.approx((2 / 3 * 2 / 3 * 1 / 2 * 1) ** 0.25)
+
+
+def test_sentence_bleu_of_nothing_in_common_is_zero():
+    assert sentence_bleu("a dog runs", ["two men play"]) == 0.0
+    assert sentence_bleu("", ["two men play"]) == 0.0

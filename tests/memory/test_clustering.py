@@ -1,4 +1,4 @@
-"""What the memory promises beyond single reference values: exact assignment, conserved weight, state that does not grow."""
+"""What the memory promises beyond reference values: exact assignment, conserved weight, state that does not grow."""
 
 import pytest
 import torch
