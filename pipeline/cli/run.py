@@ -13,6 +13,7 @@ from typing import Any
 
 from ..assemble import make_plan, runner_factory, source_spec
 from ..errors import UsageError
+from ..graph import Graph
 from ..session import Session
 from ..sinks.base import Sink
 from .display import Display, make_display
@@ -79,7 +80,7 @@ def _main(args: argparse.Namespace) -> int:
 def watch_source(source: str, args: argparse.Namespace) -> int:
     """Run the graph over one source as the options say; returns the exit code."""
     plan = make_plan(args.graph, model=args.model, queries=args.query, overrides=args.overrides)
-    sinks = _sinks(args, source)
+    sinks = _sinks(args, source, plan.graph)
     display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
     specs = [source_spec(source)]
     session = Session(plan.graph, runner_factory(args.runner, args.address), specs, sinks, display.update)
@@ -119,7 +120,7 @@ def _interruptible(session: Session, display: Display) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _sinks(args: argparse.Namespace, source: str) -> list[Sink]:
+def _sinks(args: argparse.Namespace, source: str, graph: Graph) -> list[Sink]:
     """The sinks that the options ask for; no two may write the same file, none the source."""
     chosen = [p for p in (args.events, args.vtt, args.srt, args.report, args.video) if p and p != "-"]
     taken = {os.path.realpath(source): "the source"}
@@ -144,11 +145,18 @@ def _sinks(args: argparse.Namespace, source: str) -> list[Sink]:
     if args.report:
         from ..sinks.report import ReportSink
 
-        sinks.append(ReportSink(args.report))
+        sinks.append(ReportSink(args.report, model=_setting(graph, "clip_tower", "model", "")))
     if args.video:
         from ..sinks.video import VideoSink
 
         if Path(args.video).suffix.lower() != ".mp4":
             raise UsageError(f"--video writes MP4; {args.video!r} should end in .mp4.")
-        sinks.append(VideoSink(args.video))
+        # A caption is known one interval after its span began; the video waits for it and a little more.
+        delay = max(12.0, 2.0 * float(_setting(graph, "git_captioner", "interval", 0.0)))
+        sinks.append(VideoSink(args.video, delay=delay, video_stream=_setting(graph, "decode", "video_stream", None)))
     return sinks
+
+
+def _setting(graph: Graph, use: str, key: str, default: Any) -> Any:
+    """A setting of the first node that uses this operator."""
+    return next((getattr(node.config, key) for node in graph.nodes if node.use == use), default)
