@@ -52,26 +52,6 @@ def corpus_bleu(
     return tuple(scores)
 
 
-def sentence_bleu(hypothesis: str, references: Sequence[str], max_order: int = 4) -> float:
-    """BLEU-`max_order` of one text, smoothed by adding one to all counts above single words (Lin and Och 2004).
-
-    Without smoothing most single captions have no four words in a row in common with a reference and score zero.
-    """
-    own, others = words(hypothesis), [words(text) for text in references]
-    if not own or not others:
-        return 0.0
-    log_sum = 0.0
-    for order in range(1, max_order + 1):
-        found, total = _clipped(own, others, order)
-        if order > 1:
-            found, total = found + 1, total + 1
-        if not found:
-            return 0.0
-        log_sum += math.log(found / total)
-    closest = min((abs(len(other) - len(own)), len(other)) for other in others)[1]
-    return math.exp(log_sum / max_order + min(0.0, 1.0 - closest / len(own)))
-
-
 def _clipped(own: list[str], others: list[list[str]], order: int) -> tuple[int, int]:
     """Matching and all n-grams of `own`."""
     grams = _ngrams(own, order)
