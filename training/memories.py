@@ -76,7 +76,7 @@ def draw_video(
     count = int(rng.integers(recipe.frames[0], recipe.frames[1] + 1))
     frames = _shots(rng, tokens, done, photo, count, recipe.noise)
     if count > 2 and rng.random() < recipe.foreign_share:
-        other = int(rng.integers(len(tokens)))
+        other = (photo + int(rng.integers(1, len(tokens)))) % len(tokens)
         extra = _shots(rng, tokens, done, other, int(rng.integers(1, (count + 1) // 2)), recipe.noise)
         frames = extra + frames if rng.random() < 0.5 else frames + extra
     return frames
