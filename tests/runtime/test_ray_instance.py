@@ -151,25 +151,20 @@ def test_consumer_that_leaves_early_leaves_nothing_behind() -> None:
     assert running(pids_of(out)) == []
 
 
-@pytest.mark.parametrize("token", ["", "0" * 64], ids=["none", "wrong"])
-def test_client_without_the_token_of_the_run_is_refused(ray_ready: None, token: str) -> None:
-    address = ray.get_runtime_context().gcs_address
-    program = """
-        import logging, ray
+def test_client_without_the_token_of_the_run_is_refused(ray_ready: None) -> None:
+    program = f"""
+        import ray
         try:
-            ray.init(address={address!r}, log_to_driver=False, logging_level=logging.CRITICAL)
-        except ray.exceptions.AuthenticationError:
+            ray.init(address={ray.get_runtime_context().gcs_address!r}, log_to_driver=False)
+        except ConnectionError:
             print("refused")
     """
-    stranger = {"RAY_AUTH_TOKEN": token, "RAY_AUTH_MODE": "token" if token else "disabled", "HOME": "/nonexistent"}
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program).format(address=address)],
-        env={**os.environ, **stranger},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.stdout == "refused\n"
+    without = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}
+    wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    for client in [start(program, **without), start(program, **wrong)]:
+        out, err = client.communicate(timeout=300)
+        assert out == "refused\n"
+        assert "InvalidAuthToken" in err
 
 
 def test_client_with_the_token_of_the_run_is_let_in(ray_ready: None) -> None:
