@@ -120,7 +120,7 @@ class Model:
         """
         if self.name != EMBEDDED_MODEL:
             raise ValueError(f"no caption decoder belongs to {self.name!r}; load {EMBEDDED_MODEL!r} for captions.")
-        from onlooker.operators.caption import load_captioner
+        from onlooker.operators.caption.load import load_captioner
 
         tokens = self._tower.encode_frames(self._tower.preprocess(_pictures(images))).tokens  # (N, 49, 1280)
         captioner = load_captioner(EMBEDDED_MODEL)
@@ -137,5 +137,6 @@ def _pictures(images: Sequence[Any]) -> Sequence[Any]:
 
 
 def _unit(vectors: Any) -> npt.NDArray[np.float32]:
-    array = np.asarray(vectors, dtype=np.float32)
-    return array / np.maximum(np.linalg.norm(array, axis=-1, keepdims=True), 1e-12)
+    array: npt.NDArray[np.float32] = np.asarray(vectors, dtype=np.float32)
+    unit: npt.NDArray[np.float32] = array / np.maximum(np.linalg.norm(array, axis=-1, keepdims=True), 1e-12)
+    return unit

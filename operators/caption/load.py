@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from ..errors import OnlookerError
 from .captioner import Captioner, DecodeOptions
 from .git import GitConfig, GitDecoder
 from .wordpiece import WordPiece
@@ -22,7 +23,7 @@ _loaded: dict[tuple[Path, str], Captioner] = {}
 _lock = threading.Lock()
 
 
-class CaptionerError(ValueError):
+class CaptionerError(OnlookerError):
     """A captioner cannot be loaded; the message names the value and what to do."""
 
 

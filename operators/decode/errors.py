@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from ..errors import OnlookerError
+
 SourceErrorCode = Literal[
     "missing",
     "permission",
@@ -15,7 +17,7 @@ SourceErrorCode = Literal[
 ]
 
 
-class SourceError(ValueError):
+class SourceError(OnlookerError):
     """A video source cannot be read, and no frame of it was delivered.
 
     The message is one line: the file's name without its folder, what is wrong, what to do. A file that breaks off

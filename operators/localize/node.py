@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -206,7 +206,7 @@ class QueryLocalizer(Operator[LocalizerState]):
 
     def _event(self, state: LocalizerState, query: _Query, phase: Phase, t_end: float | None, seen: float) -> Event:
         assert query.interval.t_start is not None
-        event: Any = make_event(
+        event = make_event(
             "query",
             stream=state.stream,
             epoch=state.epoch,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from onlooker.operators.errors import OnlookerError
 
-class TowerError(ValueError):
+
+class TowerError(OnlookerError):
     """A tower cannot be loaded; the message names the value and what to do."""
 
 

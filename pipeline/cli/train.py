@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import os
@@ -125,7 +126,9 @@ def _tower(args: argparse.Namespace) -> int:
     _need_extra()
     from onlooker.training.tower import TowerRecipe, train_tower
 
-    recipe = TowerRecipe(seed=args.seed, **({"epochs": args.epochs} if args.epochs else {}))
+    recipe = TowerRecipe(seed=args.seed)
+    if args.epochs:
+        recipe = dataclasses.replace(recipe, epochs=args.epochs)
     train_tower(Path(args.cache), _data(args), Path(args.out) / "tower", recipe)
     print(f"written to {args.out}/tower; use it with --model {args.out}/tower")
     return 0
@@ -136,7 +139,9 @@ def _captioner(args: argparse.Namespace) -> int:
     from onlooker.training.captioner import train_captioner
     from onlooker.training.captions import CaptionerRecipe
 
-    recipe = CaptionerRecipe(seed=args.seed, **({"epochs": float(args.epochs)} if args.epochs else {}))
+    recipe = CaptionerRecipe(seed=args.seed)
+    if args.epochs:
+        recipe = dataclasses.replace(recipe, epochs=float(args.epochs))
     train_captioner(_data(args), Path(args.cache), Path(args.out) / "caption", recipe)
     print(f"written to {args.out}/caption; use it with -o caption.model={args.out}/caption")
     return 0
