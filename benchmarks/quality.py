@@ -212,7 +212,7 @@ def make_videos(folder: Path, data: Path, split: str, count: int, scenes: int) -
     paths = [folder / f"{split}{i:02d}.mp4" for i in range(count)]
     for seed, path in enumerate(paths):
         if not path.with_suffix(".json").exists():
-            options = VideoOptions(noise=float(seed % 3) * 2, crf=(20, 26, 32)[seed % 3])
+            options = VideoOptions(width=480, height=270, fps=10, noise=3.0, crf=28)
             write_scenes(flickr_scenes(data, split, scenes, seed), path, seed=seed, options=options)
     return paths
 
