@@ -79,7 +79,9 @@ class TinyModel:
         for name, value in self.model.state_dict().items():
             wide = value.ndim < 2 or not value.is_floating_point()
             state[name] = (value if wide else value.to(torch.float16)).contiguous()
-        save_file(state, self.folder / "open_clip_model.safetensors")
+        path = self.folder / "open_clip_model.safetensors"
+        save_file(state, path)
+        path.chmod(0o644)  # safetensors leaves files to their owner alone, which a wheel would carry over
 
 
 def minilm_folder() -> Path:

@@ -48,6 +48,7 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Write the moments as float32 safetensors."""
         save_file({"mean": self.mean.contiguous(), "covariance": self.covariance.contiguous()}, path)
+        path.chmod(0o644)  # safetensors leaves files to their owner alone, which a wheel would carry over
 
     def score_moments(self, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean (Q,) and standard deviation (Q,) of the scores of unit text embeddings (Q, E)."""

@@ -148,7 +148,8 @@ class Tower:
         assert self._vision is not None
         images = frames.to(self._device).permute(0, 3, 1, 2).to(torch.float32)  # (B, 3, H, W), channels last
         read = self._vision(images * self._scale + self._shift)
-        return TowerOutput(*(None if part is None else part.float().cpu() for part in read))
+        class_token = None if read.class_token is None else read.class_token.float().cpu()
+        return TowerOutput(read.tokens.float().cpu(), class_token, read.features.float().cpu())
 
 
 def as_frames(pixels: Frames) -> Tensor:
@@ -172,4 +173,5 @@ def grid_shape(tokens: int, image_size: tuple[int, int]) -> tuple[int, int]:
 
 def _cut(output: TowerOutput, count: int) -> TowerOutput:
     """Keep the first ``count`` rows."""
-    return TowerOutput(*(None if part is None else part[:count] for part in output))
+    class_token = None if output.class_token is None else output.class_token[:count]
+    return TowerOutput(output.tokens[:count], class_token, output.features[:count])
