@@ -64,8 +64,8 @@ def imagenet_trunk(num_classes: int = 1000) -> nn.Module:
 
 def normalise(pixels: Tensor) -> Tensor:
     """Turn uint8 (B, H, W, 3) RGB into float32 (B, 3, H, W) in [-1, 1], the trunk's own mean and std of .5."""
-    return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0).contiguous(
-        memory_format=torch.channels_last
+    return (
+        pixels.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0).contiguous(memory_format=torch.channels_last)
     )
 
 

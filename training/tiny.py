@@ -100,9 +100,7 @@ def minilm_folder() -> Path:
 
 def kept_pieces(vocabulary: Sequence[str]) -> list[int]:
     """Return the numbers of the word pieces that are kept, in order; padding stays number 0."""
-    return [
-        number for number, piece in enumerate(vocabulary) if piece.isascii() and not piece.startswith("[unused")
-    ]
+    return [number for number, piece in enumerate(vocabulary) if piece.isascii() and not piece.startswith("[unused")]
 
 
 def write_layout(folder: Path, vocabulary: Sequence[str]) -> None:

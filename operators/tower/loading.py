@@ -49,9 +49,7 @@ class _Source:
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
-def load_tower(
-    name: str, pretrained: str | None = None, parts: Parts = "both", device: str = "cpu"
-) -> Tower:
+def load_tower(name: str, pretrained: str | None = None, parts: Parts = "both", device: str = "cpu") -> Tower:
     """Return the tower ``name``, in float32 and eval mode; a second call returns the same object.
 
     Args:

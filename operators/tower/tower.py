@@ -52,9 +52,9 @@ class Tower:
         self._device = device or torch.device("cpu")
         # Normalising uint8 values: (x / 255 - mean) / std as one multiply and add.
         self._scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=self._device).view(1, 3, 1, 1)
-        self._shift = torch.tensor(
-            [-m / s for m, s in zip(mean, std, strict=True)], device=self._device
-        ).view(1, 3, 1, 1)
+        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=self._device).view(
+            1, 3, 1, 1
+        )
         self._vision = vision
         self._text = text
         self.grid: tuple[int, int] = (0, 0)
@@ -128,9 +128,11 @@ class Tower:
         if tuple(frames.shape[1:3]) == self.image_size or len(frames) == 0:
             return frames
         fitted = [
-            F.interpolate(
-                frame.permute(2, 0, 1)[None].float(), self.image_size, mode="bicubic", antialias=True
-            ).round().clamp_(0, 255).to(torch.uint8)[0].permute(1, 2, 0)
+            F.interpolate(frame.permute(2, 0, 1)[None].float(), self.image_size, mode="bicubic", antialias=True)
+            .round()
+            .clamp_(0, 255)
+            .to(torch.uint8)[0]
+            .permute(1, 2, 0)
             for frame in frames
         ]
         return torch.stack(fitted)

@@ -7,7 +7,7 @@ from onlooker.operators.contract import Context, Control, Inputs
 from onlooker.operators.localize.node import QueryLocalizer, QueryLocalizerConfig
 from onlooker.operators.packets import Embedding
 from onlooker.operators.tower import load_tower
-from tests.tower.test_open_clip import save_tower
+from tests.towers import save_tower
 
 STEP = 0.5
 
