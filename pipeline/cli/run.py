@@ -85,9 +85,10 @@ def watch_source(source: str, args: argparse.Namespace) -> int:
     specs = [source_spec(source)]
     session = Session(plan.graph, runner_factory(args.runner, args.address), specs, sinks, display.update)
     with display, _interruptible(session, display):
-        for notice in plan.notices:
-            display.note(notice)
         for event in session.events():
+            for notice in plan.notices:  # told once it runs: an error that prevents it should stand alone
+                display.note(notice)
+            plan.notices.clear()
             display.event(event)
     for failure in session.failures:
         display.warn(failure)
