@@ -12,7 +12,7 @@ from .run import add_run_options, watch_source
 
 __all__ = ["add_parser"]
 
-_QUERIES = ["a cat", "a rocket in the sky", "a cup of coffee"]
+_QUERIES = ["a cat", "a tower at sunset", "a photographer with a tripod"]
 _SECONDS = 40.0
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from onlooker.training.scenes import demo_scenes, write_scenes
 
-SECONDS = 24.0
+SECONDS = 36.0
 
 
 @pytest.fixture(scope="session")

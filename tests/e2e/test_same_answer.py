@@ -5,7 +5,7 @@ import pytest
 from onlooker.pipeline.assemble import make_plan, runner_factory, source_spec
 from onlooker.pipeline.session import Session
 
-QUERIES = ["a cat", "a cup of coffee"]
+QUERIES = ["a cat", "a tower at sunset"]
 
 
 def canonical_log(video, runner="local", overrides=(), streams=None):

@@ -9,11 +9,9 @@ from onlooker.pipeline.session import Session
 from onlooker.pipeline.sinks.base import Sink
 
 QUERIES = {
-    "astronaut": "an astronaut in an orange space suit",
-    "coffee": "a cup of coffee on a table",
     "chelsea": "a cat",
-    "rocket": "a rocket launch",
-    "camera": "a man taking a picture with a camera",
+    "rocket": "a tower at sunset",
+    "camera": "a photographer with a tripod",
 }
 
 
