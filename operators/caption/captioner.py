@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from .git import PAD_TOKEN, GitDecoder, TextState
-from .search import BeamResult, beam_search
+from .search import BeamResult, beam_search, brevity_penalty
 from .wordpiece import WordPiece
 
 MemoryLike = Tensor | npt.NDArray[Any]
+Bonus = Callable[[int, list[str]], Sequence[float]]
+"""What is added to the search scores of the texts about memory number i: a second opinion."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,12 @@ class Captioner:
         memories: Sequence[MemoryLike],
         prefixes: Sequence[Sequence[str]] | None = None,
         beam: int | None = None,
+        bonus: Bonus | None = None,
     ) -> list[list[tuple[str, float]]]:
-        """`caption` for several memories; what one of them gets does not depend on the others."""
+        """`caption` for several memories; what one of them gets does not depend on the others.
+
+        With `bonus`, texts are ordered by search score (log-probability over brevity penalty) plus bonus.
+        """
         if prefixes is None:
             prefixes = [()] * len(memories)
         texts: list[list[tuple[str, float]]] = [[] for _ in memories]
@@ -99,7 +105,11 @@ class Captioner:
                 packed = self._pack([memories[i] for i in group], [prefixes[i] for i in group], length)
                 result = self.search(*packed, beam)
                 for row, item in enumerate(group):
-                    texts[item] = self._read(result, row)
+                    scored = self._read(result, row)
+                    if bonus is not None:
+                        extra = bonus(item, [text for text, _, _ in scored])
+                        scored = _by_both(scored, extra)
+                    texts[item] = [(text, probability) for text, probability, _ in scored]
         return texts
 
     @torch.inference_mode()
@@ -147,19 +157,24 @@ class Captioner:
                 f"{self.memory_size} tokens of width {self.token_width}"
             )
 
-    def _read(self, result: BeamResult, item: int) -> list[tuple[str, float]]:
-        """Texts of one item, best first; unfinished slots and repeated texts are left out."""
-        texts: dict[str, float] = {}
+    def _read(self, result: BeamResult, item: int) -> list[tuple[str, float, float]]:
+        """Text, probability of a token and search score of one item, best first, each text once."""
+        texts: dict[str, tuple[float, float]] = {}
         end = self.decoder.config.end_token
-        for sequence, score in zip(result.sequences[item].flip(0), result.scores[item].flip(0), strict=True):
+        for sequence, score in zip(result.sequences[item].flip(0), result.scores[item].tolist()[::-1], strict=True):
             ids = sequence[1:].tolist()
             if not any(ids):
-                continue
+                continue  # a slot in which no text was finished
             written = ids.index(end) + 1 if end in ids else len(ids)
-            # The brevity penalty divided by penalty(n), n the position of the end token.
-            logprob = float(score) * ((5.0 + written) / 6.0) ** self.options.alpha
-            texts.setdefault(self.vocabulary.decode(ids), math.exp(logprob / written))
-        return list(texts.items())
+            logprob = score * brevity_penalty(written, self.options.alpha)
+            texts.setdefault(self.vocabulary.decode(ids), (math.exp(logprob / written), score))
+        return [(text, *scores) for text, scores in texts.items()]
+
+
+def _by_both(scored: list[tuple[str, float, float]], bonus: Sequence[float]) -> list[tuple[str, float, float]]:
+    """Ordered by search score plus bonus, best first; equal ones stay as they are."""
+    order = sorted(range(len(scored)), key=lambda i: -(scored[i][2] + bonus[i]))
+    return [scored[i] for i in order]
 
 
 def _as_tensor(memory: MemoryLike) -> Tensor:

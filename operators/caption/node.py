@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import Field
 
 from ..contract import Config, Context, Inputs, Operator, Outputs, Port
 from ..events import make_event
-from ..packets import Events, Memory
+from ..packets import Embedding, Events, FloatArray, Memory
 
 if TYPE_CHECKING:
+    from ..tower import Tower
     from .captioner import Captioner
 
 __all__ = ["CaptionState", "GitCaptioner", "GitCaptionerConfig"]
@@ -26,6 +29,13 @@ class GitCaptionerConfig(Config):
     interval: float = Field(default=5.0, gt=0, description="Seconds of media time between captions.")
     beam: int | None = Field(default=None, ge=1, description="Beams of the search; default: the model's own.")
     prefix: int = Field(default=0, ge=0, description="Earlier captions of the stream that the model reads first.")
+    tower: str | None = Field(
+        default=None, description="Tower that made the embeddings: its text side checks what the search proposes."
+    )
+    pretrained: str | None = Field(default=None, description="open_clip pretrained tag or checkpoint of that tower.")
+    check: float = Field(
+        default=8.0, ge=0, description="Weight of the check: cosine to the pictures against the score of the search."
+    )
 
 
 @dataclass(slots=True)
@@ -39,6 +49,8 @@ class CaptionState:
     """The last memory, if no caption tells of it yet."""
     captions: list[str] = field(default_factory=list)
     """The latest captions, as many as the prefix needs."""
+    embeddings: list[tuple[float, FloatArray]] = field(default_factory=list)
+    """Time and (E,) raw features of the frames since the last caption."""
     next_event_no: int = 0
 
 
@@ -51,6 +63,8 @@ class _Job:
     memory: Memory
     t_start: float
     t_end: float
+    features: FloatArray | None
+    """(E,) mean of the raw features of the span's frames."""
 
 
 class GitCaptioner(Operator[CaptionState]):
@@ -58,17 +72,26 @@ class GitCaptioner(Operator[CaptionState]):
 
     The caption of point P is about the last memory before P; it is written when the first memory at or after P comes,
     and covers the span since the last caption. Points that pass without a memory between them share one caption.
+
+    With `tower`, and the frames' embeddings connected, the texts the search proposes are compared with the mean
+    embedding of the span: the decoder alone leans to what is often said, the tower was trained to tell pictures apart.
     """
 
     Config = GitCaptionerConfig
-    inputs = {"memory": Port(Memory)}
+    inputs = {"memory": Port(Memory), "embedding": Port(Embedding, optional=True)}
     outputs = {"events": Events}
 
     config: GitCaptionerConfig
 
     def open(self, context: Context) -> None:
-        """Load the captioner."""
+        """Load the captioner, and the tower that checks it."""
         from .load import load_captioner
+
+        self._tower: Tower | None = None
+        if self.config.tower is not None:
+            from ..tower import load_tower
+
+            self._tower = load_tower(self.config.tower, self.config.pretrained, device=context.device)
 
         self._captioner: Captioner = load_captioner(self.config.model, context.device)
 
@@ -79,6 +102,9 @@ class GitCaptioner(Operator[CaptionState]):
     def process_batch(self, states: list[CaptionState], inputs: list[Inputs]) -> list[tuple[CaptionState, Outputs]]:
         """Write the captions whose points have passed, those of several streams together."""
         results = [(state, Outputs()) for state in states]
+        if self._tower is not None:
+            for state, given in zip(states, inputs, strict=True):
+                state.embeddings += [(packet.t, packet.features) for packet in given.packets.get("embedding", ())]
         queues = [
             self._due(state, outputs, given.packets.get("memory", ()))
             for (state, outputs), given in zip(results, inputs, strict=True)
@@ -96,7 +122,7 @@ class GitCaptioner(Operator[CaptionState]):
         """Caption what came since the last point."""
         outputs = Outputs()
         if state.latest is not None and state.since is not None and t_end > state.since:
-            self._write([_Job(state, outputs, state.latest, state.since, t_end)])
+            self._write([_Job(state, outputs, state.latest, state.since, t_end, self._features(state, t_end))])
             state.latest, state.since = None, t_end
         return state, outputs
 
@@ -117,16 +143,33 @@ class GitCaptioner(Operator[CaptionState]):
                 state.since = memory.t
             if state.latest is not None and memory.t >= self._point_after(state.since):
                 point = self._last_point(memory.t)
-                jobs.append(_Job(state, outputs, state.latest, state.since, point))
+                jobs.append(_Job(state, outputs, state.latest, state.since, point, self._features(state, point)))
                 state.since = point
             state.latest = memory
         return jobs
+
+    def _features(self, state: CaptionState, t_end: float) -> FloatArray | None:
+        """Mean (E,) of the embeddings before `t_end`, which are forgotten; None if there are none."""
+        features = [vector for t, vector in state.embeddings if t < t_end]
+        state.embeddings = state.embeddings[len(features) :]
+        return np.mean(features, axis=0, dtype=np.float32) if features else None
+
+    def _check(self, jobs: list[_Job], item: int, texts: list[str]) -> list[float]:
+        """What the tower adds to the scores of the texts of a job: their nearness to its pictures."""
+        features = jobs[item].features
+        if self._tower is None or features is None:
+            return [0.0] * len(texts)
+        # One fixed batch: results depend on the shape of a call in the last bits.
+        vectors = self._tower.encode_texts(texts, batch=self.config.beam or self._captioner.options.beam).numpy()
+        cosines = vectors @ features / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(features))  # (n,)
+        return [self.config.check * cosine for cosine in cosines.tolist()]
 
     def _write(self, jobs: list[_Job]) -> None:
         """Decode one caption for each job and put its event into the job's outputs."""
         keep = self.config.prefix
         prefixes = [job.state.captions[-keep:] if keep else [] for job in jobs]
-        texts = self._captioner.caption_batch([job.memory.centers for job in jobs], prefixes, self.config.beam)
+        memories = [job.memory.centers for job in jobs]
+        texts = self._captioner.caption_batch(memories, prefixes, self.config.beam, partial(self._check, jobs))
         for job, ((text, score), *_) in zip(jobs, texts, strict=True):
             state = job.state
             event = make_event(

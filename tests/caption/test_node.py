@@ -5,8 +5,10 @@ import pytest
 
 from onlooker.operators.caption.node import GitCaptioner, GitCaptionerConfig
 from onlooker.operators.contract import Context, Inputs
-from onlooker.operators.packets import Memory
+from onlooker.operators.packets import Embedding, Memory
+from onlooker.operators.tower import load_tower
 from onlooker.training.captioner import save_captioner
+from tests.tower.test_open_clip import save_tower
 
 from .conftest import SENTENCES, SIZE, memory_of
 
@@ -16,6 +18,13 @@ def folder(captioner, tmp_path_factory):
     path = tmp_path_factory.mktemp("captioner") / "small"
     save_captioner(path, captioner)
     return path
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tower")
+    save_tower(path, "vit")
+    return f"local-dir:{path}"
 
 
 def make(folder, **config):
@@ -122,3 +131,30 @@ def test_earlier_captions_are_read_first(folder):
     packets = [memory(float(t)) for t in range(0, 21, 2)]
     state, _ = node.process(state, Inputs({"memory": packets}, 20.0, 20.0))
     assert len(state.captions) == 2
+
+
+class TestCheck:
+    """Captions checked by a small real tower: the frames' embeddings are the tower's own text vectors."""
+
+    def caption(self, folder, tower, features, **config):
+        """The caption of a stream whose memory holds scene 0 and whose frames have these features."""
+        node = make(folder, tower=tower, **config)
+        state = node.initial_state("cam")
+        given = {"memory": [memory(0.0), memory(1.0)]}
+        if features is not None:
+            given["embedding"] = [Embedding("cam", 0, float(t), features) for t in range(2)]
+        state, _ = node.process(state, Inputs(given, 1.0, 1.0))
+        state, outputs = node.flush(state, 2.0)
+        assert state.embeddings == []
+        return texts(outputs.packets["events"])[0]
+
+    def test_the_pictures_decide_among_what_is_proposed(self, folder, tower, captioner):
+        proposed = [text for text, _ in captioner.caption(memory_of(0), beam=3)]
+        assert len(proposed) > 1
+        vectors = load_tower(tower).encode_texts(proposed, batch=3).numpy()
+        for text, vector in zip(proposed, vectors, strict=True):
+            assert self.caption(folder, tower, vector, check=1e6) == text
+            assert self.caption(folder, tower, vector, check=0.0) == proposed[0]  # the twin: no weight, no say
+
+    def test_without_embeddings_the_search_decides(self, folder, tower, captioner):
+        assert self.caption(folder, tower, None, check=1e6) == captioner.caption(memory_of(0))[0][0]
