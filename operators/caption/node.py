@@ -14,6 +14,7 @@ from pydantic import Field
 from ..contract import Config, Context, Inputs, Operator, Outputs, Port
 from ..events import make_event
 from ..packets import Embedding, Events, FloatArray, Memory
+from .check import DEFAULT_WEIGHT, nearness
 
 if TYPE_CHECKING:
     from ..tower import Tower
@@ -34,7 +35,9 @@ class GitCaptionerConfig(Config):
     )
     pretrained: str | None = Field(default=None, description="open_clip pretrained tag or checkpoint of that tower.")
     check: float = Field(
-        default=8.0, ge=0, description="Weight of the check: cosine to the pictures against the score of the search."
+        default=DEFAULT_WEIGHT,
+        ge=0,
+        description="Weight of the cosine to the pictures against the score of the search.",
     )
 
 
@@ -159,10 +162,8 @@ class GitCaptioner(Operator[CaptionState]):
         features = jobs[item].features
         if self._tower is None or features is None:
             return [0.0] * len(texts)
-        # One fixed batch: results depend on the shape of a call in the last bits.
-        vectors = self._tower.encode_texts(texts, batch=self.config.beam or self._captioner.options.beam).numpy()
-        cosines = vectors @ features / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(features))  # (n,)
-        return [self.config.check * cosine for cosine in cosines.tolist()]
+        batch = self.config.beam or self._captioner.options.beam
+        return nearness(self._tower, texts, features, batch, self.config.check)
 
     def _write(self, jobs: list[_Job]) -> None:
         """Decode one caption for each job and put its event into the job's outputs."""
