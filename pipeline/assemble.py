@@ -54,6 +54,7 @@ def make_plan(
     settings: dict[str, dict[str, Any]] = {}
     for use in ("clip_tower", "query_localizer"):
         settings[use] = {} if model is None else {"model": model, "pretrained": pretrained}
+    settings["git_captioner"] = {} if model is None else {"tower": model, "pretrained": pretrained}
     if queries:
         settings["query_localizer"]["queries"] = list(queries)
     plan = Plan(load_graph(graph, settings=settings, overrides=overrides))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,16 @@ from .wordpiece import WordPiece
 MemoryLike = Tensor | npt.NDArray[Any]
 Bonus = Callable[[int, list[str]], Sequence[float]]
 """What is added to the search scores of the texts about memory number i: a second opinion."""
+
+
+class Proposal(NamedTuple):
+    """A text that a search found."""
+
+    text: str
+    probability: float
+    """Geometric mean of its tokens' probabilities."""
+    total: float
+    """Search score (log-probability over brevity penalty) plus bonus: what texts are compared by."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +98,22 @@ class Captioner:
         memories: Sequence[MemoryLike],
         prefixes: Sequence[Sequence[str]] | None = None,
         beam: int | None = None,
-        bonus: Bonus | None = None,
     ) -> list[list[tuple[str, float]]]:
-        """`caption` for several memories; what one of them gets does not depend on the others.
+        """`caption` for several memories; what one of them gets does not depend on the others."""
+        proposals = self.propose(memories, prefixes, beam)
+        return [[(proposal.text, proposal.probability) for proposal in own] for own in proposals]
 
-        With `bonus`, texts are ordered by search score (log-probability over brevity penalty) plus bonus.
-        """
+    def propose(
+        self,
+        memories: Sequence[MemoryLike],
+        prefixes: Sequence[Sequence[str]] | None = None,
+        beam: int | None = None,
+        bonus: Bonus | None = None,
+    ) -> list[list[Proposal]]:
+        """The texts that the search finds for each memory, best first by search score plus `bonus`."""
         if prefixes is None:
             prefixes = [()] * len(memories)
-        texts: list[list[tuple[str, float]]] = [[] for _ in memories]
+        texts: list[list[Proposal]] = [[] for _ in memories]
         # Two kinds of call, so that the usual one, without earlier captions, does not pay for the room of a prefix.
         for length in (2, self.options.prefix_length):
             items = [i for i, captions in enumerate(prefixes) if (len(captions) > 0) == (length > 2)]
@@ -105,11 +122,11 @@ class Captioner:
                 packed = self._pack([memories[i] for i in group], [prefixes[i] for i in group], length)
                 result = self.search(*packed, beam)
                 for row, item in enumerate(group):
-                    scored = self._read(result, row)
+                    own = self._read(result, row)
                     if bonus is not None:
-                        extra = bonus(item, [text for text, _, _ in scored])
-                        scored = _by_both(scored, extra)
-                    texts[item] = [(text, probability) for text, probability, _ in scored]
+                        extra = bonus(item, [proposal.text for proposal in own])
+                        own = [p._replace(total=p.total + more) for p, more in zip(own, extra, strict=True)]
+                    texts[item] = sorted(own, key=lambda proposal: -proposal.total)
         return texts
 
     @torch.inference_mode()
@@ -157,8 +174,8 @@ class Captioner:
                 f"{self.memory_size} tokens of width {self.token_width}"
             )
 
-    def _read(self, result: BeamResult, item: int) -> list[tuple[str, float, float]]:
-        """Text, probability of a token and search score of one item, best first, each text once."""
+    def _read(self, result: BeamResult, item: int) -> list[Proposal]:
+        """What the search found for one item, best first, each text once."""
         texts: dict[str, tuple[float, float]] = {}
         end = self.decoder.config.end_token
         for sequence, score in zip(result.sequences[item].flip(0), result.scores[item].tolist()[::-1], strict=True):
@@ -168,13 +185,7 @@ class Captioner:
             written = ids.index(end) + 1 if end in ids else len(ids)
             logprob = score * brevity_penalty(written, self.options.alpha)
             texts.setdefault(self.vocabulary.decode(ids), (math.exp(logprob / written), score))
-        return [(text, *scores) for text, scores in texts.items()]
-
-
-def _by_both(scored: list[tuple[str, float, float]], bonus: Sequence[float]) -> list[tuple[str, float, float]]:
-    """Ordered by search score plus bonus, best first; equal ones stay as they are."""
-    order = sorted(range(len(scored)), key=lambda i: -(scored[i][2] + bonus[i]))
-    return [scored[i] for i in order]
+        return [Proposal(text, *scores) for text, scores in texts.items()]
 
 
 def _as_tensor(memory: MemoryLike) -> Tensor:

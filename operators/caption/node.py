@@ -18,7 +18,7 @@ from .check import DEFAULT_WEIGHT, nearness
 
 if TYPE_CHECKING:
     from ..tower import Tower
-    from .captioner import Captioner
+    from .captioner import Captioner, Proposal
 
 __all__ = ["CaptionState", "GitCaptioner", "GitCaptionerConfig"]
 
@@ -29,6 +29,11 @@ class GitCaptionerConfig(Config):
     model: str = Field(default="tiny", description="Captioner: a name that comes with the package, or a folder.")
     interval: float = Field(default=5.0, gt=0, description="Seconds of media time between captions.")
     beam: int | None = Field(default=None, ge=1, description="Beams of the search; default: the model's own.")
+    looks: int = Field(
+        default=1,
+        ge=1,
+        description="Memories of a span that propose captions: the last of each of so many equal parts of an interval.",
+    )
     prefix: int = Field(default=0, ge=0, description="Earlier captions of the stream that the model reads first.")
     tower: str | None = Field(
         default=None, description="Tower that made the embeddings: its text side checks what the search proposes."
@@ -48,8 +53,8 @@ class CaptionState:
     stream: str
     since: float | None = None
     """Start of the span that the next caption is about; None before the first memory."""
-    latest: Memory | None = None
-    """The last memory, if no caption tells of it yet."""
+    memories: dict[int, Memory] = field(default_factory=dict)
+    """The last memory of each part of the span that no caption tells of yet, by the number of the part."""
     captions: list[str] = field(default_factory=list)
     """The latest captions, as many as the prefix needs."""
     embeddings: list[tuple[float, FloatArray]] = field(default_factory=list)
@@ -59,11 +64,12 @@ class CaptionState:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A caption to write: about `memory`, for the span [t_start, t_end)."""
+    """A caption to write: about `memories`, for the span [t_start, t_end)."""
 
     state: CaptionState
     outputs: Outputs
-    memory: Memory
+    memories: list[Memory]
+    """In the order of time."""
     t_start: float
     t_end: float
     features: FloatArray | None
@@ -75,6 +81,9 @@ class GitCaptioner(Operator[CaptionState]):
 
     The caption of point P is about the last memory before P; it is written when the first memory at or after P comes,
     and covers the span since the last caption. Points that pass without a memory between them share one caption.
+
+    A span may show two scenes. With `looks` above 1 and a memory that reaches back no further than a part of the
+    interval, each part of the span proposes captions of its own, and the check picks among them.
 
     With `tower`, and the frames' embeddings connected, the texts the search proposes are compared with the mean
     embedding of the span: the decoder alone leans to what is often said, the tower was trained to tell pictures apart.
@@ -124,9 +133,8 @@ class GitCaptioner(Operator[CaptionState]):
     def flush(self, state: CaptionState, t_end: float) -> tuple[CaptionState, Outputs]:
         """Caption what came since the last point."""
         outputs = Outputs()
-        if state.latest is not None and state.since is not None and t_end > state.since:
-            self._write([_Job(state, outputs, state.latest, state.since, t_end, self._features(state, t_end))])
-            state.latest, state.since = None, t_end
+        if state.memories and state.since is not None and t_end > state.since:
+            self._write([self._job(state, outputs, t_end)])
         return state, outputs
 
     def _last_point(self, t: float, ahead: int = 0) -> float:
@@ -144,12 +152,19 @@ class GitCaptioner(Operator[CaptionState]):
         for memory in memories:
             if state.since is None:
                 state.since = memory.t
-            if state.latest is not None and memory.t >= self._point_after(state.since):
-                point = self._last_point(memory.t)
-                jobs.append(_Job(state, outputs, state.latest, state.since, point, self._features(state, point)))
-                state.since = point
-            state.latest = memory
+            if state.memories and memory.t >= self._point_after(state.since):
+                jobs.append(self._job(state, outputs, self._last_point(memory.t)))
+            part = int((memory.t - state.since) / self.config.interval * self.config.looks + 1e-9)
+            state.memories[min(part, self.config.looks - 1)] = memory
         return jobs
+
+    def _job(self, state: CaptionState, outputs: Outputs, t_end: float) -> _Job:
+        """The caption of the span up to `t_end`, where the next one begins."""
+        assert state.since is not None
+        memories = [state.memories[part] for part in sorted(state.memories)]
+        job = _Job(state, outputs, memories, state.since, t_end, self._features(state, t_end))
+        state.memories, state.since = {}, t_end
+        return job
 
     def _features(self, state: CaptionState, t_end: float) -> FloatArray | None:
         """Mean (E,) of the embeddings before `t_end`, which are forgotten; None if there are none."""
@@ -157,36 +172,41 @@ class GitCaptioner(Operator[CaptionState]):
         state.embeddings = state.embeddings[len(features) :]
         return np.mean(features, axis=0, dtype=np.float32) if features else None
 
-    def _check(self, jobs: list[_Job], item: int, texts: list[str]) -> list[float]:
-        """What the tower adds to the scores of the texts of a job: their nearness to its pictures."""
-        features = jobs[item].features
+    def _write(self, jobs: list[_Job]) -> None:
+        """Decode one caption for each job and put its event into the job's outputs."""
+        keep = self.config.prefix
+        asked = [(job, memory) for job in jobs for memory in job.memories]
+        prefixes = [job.state.captions[-keep:] if keep else [] for job, _ in asked]
+        proposals = self._captioner.propose(
+            [memory.centers for _, memory in asked], prefixes, self.config.beam, partial(self._check, asked)
+        )
+        for job in jobs:
+            own = [texts[0] for (owner, _), texts in zip(asked, proposals, strict=True) if owner is job]
+            self._tell(job, max(own, key=lambda proposal: proposal.total))
+
+    def _check(self, asked: Sequence[tuple[_Job, Memory]], item: int, texts: list[str]) -> list[float]:
+        """What the tower adds to the scores of the texts about one memory: their nearness to the span's pictures."""
+        features = asked[item][0].features
         if self._tower is None or features is None:
             return [0.0] * len(texts)
         batch = self.config.beam or self._captioner.options.beam
         return nearness(self._tower, texts, features, batch, self.config.check)
 
-    def _write(self, jobs: list[_Job]) -> None:
-        """Decode one caption for each job and put its event into the job's outputs."""
-        keep = self.config.prefix
-        prefixes = [job.state.captions[-keep:] if keep else [] for job in jobs]
-        memories = [job.memory.centers for job in jobs]
-        texts = self._captioner.caption_batch(memories, prefixes, self.config.beam, partial(self._check, jobs))
-        for job, ((text, score), *_) in zip(jobs, texts, strict=True):
-            state = job.state
-            event = make_event(
-                "caption",
-                stream=state.stream,
-                epoch=job.memory.epoch,
-                event_no=state.next_event_no,
-                rev=0,
-                phase="end",
-                t_start=job.t_start,
-                t_end=job.t_end,
-                t_seen=job.t_end,
-                score=score,
-                text=text,
-            )
-            state.next_event_no += 1
-            state.captions = [*state.captions, text][-keep:] if keep else []
-            packet = Events(state.stream, job.memory.epoch, job.t_end, (event,))
-            job.outputs.packets.setdefault("events", []).append(packet)
+    def _tell(self, job: _Job, proposal: Proposal) -> None:
+        state, keep, epoch = job.state, self.config.prefix, job.memories[-1].epoch
+        event = make_event(
+            "caption",
+            stream=state.stream,
+            epoch=epoch,
+            event_no=state.next_event_no,
+            rev=0,
+            phase="end",
+            t_start=job.t_start,
+            t_end=job.t_end,
+            t_seen=job.t_end,
+            score=proposal.probability,
+            text=proposal.text,
+        )
+        state.next_event_no += 1
+        state.captions = [*state.captions, proposal.text][-keep:] if keep else []
+        job.outputs.packets.setdefault("events", []).append(Events(state.stream, epoch, job.t_end, (event,)))

@@ -8,7 +8,7 @@ from onlooker.operators.contract import Context, Inputs
 from onlooker.operators.packets import Embedding, Memory
 from onlooker.operators.tower import load_tower
 from onlooker.training.captioner import save_captioner
-from tests.tower.test_open_clip import save_tower
+from tests.towers import save_tower
 
 from .conftest import SENTENCES, SIZE, memory_of
 
@@ -158,3 +158,31 @@ class TestCheck:
 
     def test_without_embeddings_the_search_decides(self, folder, tower, captioner):
         assert self.caption(folder, tower, None, check=1e6) == captioner.caption(memory_of(0))[0][0]
+
+
+class TestLooks:
+    """A span of two scenes: every part of it proposes captions, the pictures decide."""
+
+    def caption(self, folder, tower, captioner, shown, looks):
+        """The caption of [0, 4): scene 1 in its first half, scene 2 in its second; frames look like scene `shown`."""
+        node = make(folder, tower=tower, interval=4.0, looks=looks, check=1e6)
+        proposed = captioner.caption(memory_of(shown), beam=1)[0][0]
+        features = load_tower(tower).encode_texts([proposed], batch=3)[0].numpy()
+        times = [0.0, 1.0, 2.0, 3.0]
+        given = {
+            "memory": [memory(t, 1 if t < 2 else 2) for t in times],
+            "embedding": [Embedding("cam", 0, t, features) for t in times],
+        }
+        state, _ = node.process(node.initial_state("cam"), Inputs(given, 3.0, 3.0))
+        _, outputs = node.flush(state, 4.0)
+        return texts(outputs.packets["events"])[0], proposed
+
+    @pytest.mark.parametrize("shown", [1, 2])
+    def test_either_half_can_give_the_caption(self, folder, tower, captioner, shown):
+        written, expected = self.caption(folder, tower, captioner, shown, looks=2)
+        assert written == expected
+
+    def test_one_look_sees_the_end_only(self, folder, tower, captioner):
+        """The twin."""
+        written, expected = self.caption(folder, tower, captioner, 1, looks=1)
+        assert written != expected

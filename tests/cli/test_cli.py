@@ -32,7 +32,7 @@ def test_help_is_there(command, capsys):
 def test_graph_show_prints_a_graph(capsys):
     assert main(["graph", "show"]) == 0
     out = capsys.readouterr().out
-    assert "# caption" in out and "horizon: 5.0" in out
+    assert "# caption" in out and "horizon: 2.5" in out
 
 
 def test_graph_validate_says_what_is_wrong(capsys):
