@@ -34,7 +34,7 @@ def checked_caption(captioner: Captioner, tower: Tower, seen: TowerOutput, beam:
     def bonus(item: int, texts: list[str]) -> list[float]:
         return nearness(tower, texts, features, beam, DEFAULT_WEIGHT)
 
-    return captioner.caption_batch([seen.tokens[0]], beam=beam, bonus=bonus)[0][0][0]
+    return captioner.propose([seen.tokens[0]], beam=beam, bonus=bonus)[0][0].text
 
 
 def nearer(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
