@@ -1,6 +1,6 @@
 """How the memory's horizon decides what a caption tells of: captions of generated scene sequences, by horizon.
 
-    python benchmarks/horizon.py --data FOLDER --cache FOLDER [--sequences 6] [--interval 5]
+    python benchmarks/horizon.py --data FOLDER --cache FOLDER [--sequences 3] [--interval 5]
 
 Sequences of 20 dev photographs, each shown 6 to 12 s, are made of cached trunk tokens (``onlooker.training.features``)
 rather than of video, so that only memory and captioner run. A caption is right when it is nearer (sentence BLEU-4) to
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--data", help="the data folder (default: ONLOOKER_DATA)")
     parser.add_argument("--cache", type=Path, required=True, help="folder of onlooker.training.features")
     parser.add_argument("--model", default="tiny", help="any name load_captioner takes")
-    parser.add_argument("--sequences", type=int, default=6)
+    parser.add_argument("--sequences", type=int, default=3)
     parser.add_argument("--interval", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -114,16 +114,14 @@ def main() -> None:
     rng = np.random.default_rng(arguments.seed)
     sequences = [draw(rng, split, 20) for _ in range(arguments.sequences)]
     rows = []
-    for horizon in (arguments.interval, 2 * arguments.interval, 20.0, 60.0, None):
-        for prefix in (0, 1):
-            memory = ClusteringMemory(ClusteringMemoryConfig(horizon=horizon))
-            captioner = GitCaptioner(
-                GitCaptionerConfig(model=arguments.model, interval=arguments.interval, prefix=prefix)
-            )
-            memory.open(Context())
-            captioner.open(Context())
-            nearer, bleu, twin = score(sequences, split, memory, captioner)
-            rows.append(["none" if horizon is None else f"{horizon:g} s", prefix, nearer, bleu, twin])
+    step = arguments.interval
+    for horizon, prefix in ((step, 0), (step, 1), (2 * step, 0), (20.0, 0), (60.0, 0), (None, 0)):
+        memory = ClusteringMemory(ClusteringMemoryConfig(horizon=horizon))
+        captioner = GitCaptioner(GitCaptionerConfig(model=arguments.model, interval=step, prefix=prefix))
+        memory.open(Context())
+        captioner.open(Context())
+        nearer, bleu, twin = score(sequences, split, memory, captioner)
+        rows.append(["none" if horizon is None else f"{horizon:g} s", prefix, nearer, bleu, twin])
     header = ["horizon", "captions in prefix", "nearer to own scene", "BLEU-4", "captions shuffled (twin)"]
     note = (
         f"\n\n{len(sequences)} sequences of 20 dev scenes of 6-12 s, {FPS:g} fps, "

@@ -136,10 +136,10 @@ class Batches:
     def _batch(self, rng: np.random.Generator, photos: npt.NDArray[np.int64], *, memories: bool) -> Batch:
         text, target, positions, segment = self._texts(rng, photos)
         return Batch(
-            self.memory(rng, photos, memories=memories), self._prefix(rng, photos), text, target, positions, segment
+            self._memory(rng, photos, memories=memories), self._prefix(rng, photos), text, target, positions, segment
         )
 
-    def memory(self, rng: np.random.Generator, photos: npt.NDArray[np.int64], *, memories: bool) -> Tensor:
+    def _memory(self, rng: np.random.Generator, photos: npt.NDArray[np.int64], *, memories: bool) -> Tensor:
         """A random part of the tokens of one view, or where `memories` of a memory, of each photograph: (B, M, D)."""
         recipe, split = self.recipe, self.split
         single = rng.random() < recipe.single_share
@@ -161,7 +161,7 @@ class Batches:
             for row in rows:
                 captions = self.ids[rng.integers(len(self.ids))]
                 row[1:1] = captions[rng.integers(len(captions))]
-        return padded(rows, PAD_TOKEN)
+        return _padded(rows, PAD_TOKEN)
 
     def _texts(self, rng: np.random.Generator, photos: npt.NDArray[np.int64]) -> tuple[Tensor, ...]:
         begin, end = self.vocabulary.begin, self.vocabulary.end
@@ -181,7 +181,7 @@ class Batches:
             for column, row in zip(columns, (text, target, positions, segment), strict=True):
                 column.append(row)
         fills = (PAD_TOKEN, IGNORED, 0, -1)
-        return tuple(padded(column, fill) for column, fill in zip(columns, fills, strict=True))
+        return tuple(_padded(column, fill) for column, fill in zip(columns, fills, strict=True))
 
 
 def build_vocabulary(captions: Sequence[Sequence[str]], pieces: Sequence[str], min_count: int) -> WordPiece:
@@ -194,7 +194,7 @@ def build_vocabulary(captions: Sequence[Sequence[str]], pieces: Sequence[str], m
     return WordPiece([*SPECIAL, *(p for p in full.pieces if p in used and p not in SPECIAL)])
 
 
-def padded(rows: Sequence[Sequence[float]], fill: float) -> Tensor:
-    """Rows of unequal length as one tensor (n, longest), int64 if all values are whole."""
+def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """Rows of unequal length as one tensor (n, longest) int64."""
     width = max(len(row) for row in rows)
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
