@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from .fold import fold_batch_norms
+
 
 class TowerOutput(NamedTuple):
     """What a tower sees in B frames.
@@ -38,8 +40,9 @@ class TimmReader:
     """A timm trunk with open_clip's pooling and projection head."""
 
     def __init__(self, visual: Any) -> None:
-        """Wrap open_clip's ``TimmModel``."""
+        """Wrap open_clip's ``TimmModel``; batch norms are folded in place."""
         self.visual = visual
+        fold_batch_norms(visual.trunk)
 
     def __call__(self, images: Tensor) -> TowerOutput:
         """See :class:`VisionReader`."""

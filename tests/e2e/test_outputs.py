@@ -29,7 +29,7 @@ def test_every_line_of_the_log_is_an_event_and_the_last_says_why_it_ended(output
     events = [parse_event(line) for line in (outputs[0] / "e.jsonl").read_text().splitlines()]
     assert (events[0].kind, events[0].phase) == ("stream", "new")
     assert (events[-1].kind, events[-1].phase, events[-1].data.reason) == ("stream", "end", "complete")
-    assert all(e.data.side is not None and "models" in e.data.side.latency_ms for e in events if e.kind == "caption")
+    assert all(e.data.side is not None and "language" in e.data.side.latency_ms for e in events if e.kind == "caption")
 
 
 def test_event_ids_are_unique(outputs):

@@ -39,12 +39,13 @@ def test_stages_do_not_matter(demo, reference, tmp_path):
     from onlooker.pipeline.graph import load_graph
 
     document = load_graph("file").document()
-    document["nodes"]["tower"]["stage"] = "tower"
+    for node in ("tower", "memory", "caption", "queries"):
+        document["nodes"][node]["stage"] = "models"
     document["stages"] = {}
-    path = tmp_path / "three.yaml"
+    path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump(document))
     graph = make_plan(str(path), queries=QUERIES).graph
-    assert graph.stages == ("tower", "models")
+    assert graph.stages == ("models",)
     session = Session(graph, runner_factory("local"), [source_spec(str(demo[0]))], [])
     assert "\n".join(e.to_json(canonical=True) for e in session.events()) == reference
 
