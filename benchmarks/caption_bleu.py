@@ -18,23 +18,11 @@ import torch
 from common import publish, table
 from PIL import Image
 
-from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.check import DEFAULT_WEIGHT, nearness
 from onlooker.operators.caption.load import load_captioner
-from onlooker.operators.tower import Tower, load_tower
-from onlooker.operators.tower.vision import TowerOutput
+from onlooker.operators.tower import load_tower
 from onlooker.training.bleu import corpus_bleu, sentence_bleu
 from onlooker.training.flickr import data_root, read_split
-
-
-def checked_caption(captioner: Captioner, tower: Tower, seen: TowerOutput, beam: int) -> str:
-    """Caption of one photograph, chosen among the beams by search score and nearness to the photograph."""
-    features = seen.features[0].numpy()  # E
-
-    def bonus(item: int, texts: list[str]) -> list[float]:
-        return nearness(tower, texts, features, beam, DEFAULT_WEIGHT)
-
-    return captioner.propose([seen.tokens[0]], beam=beam, bonus=bonus)[0][0].text
 
 
 def nearer(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -69,10 +57,13 @@ def main() -> None:
         with Image.open(photographs.images / name) as image:
             seen = tower.encode_frames(tower.preprocess([image.convert("RGB")]), batch=1)
         start = time.process_time()
-        proposed = captioner.caption(seen.tokens[0], beam=beam)
+        (proposals,) = captioner.propose([seen.tokens[0]], beam=beam)
         seconds.append(time.process_time() - start)
-        captions.append(proposed[0][0])
-        checked.append(checked_caption(captioner, tower, seen, beam))
+        captions.append(proposals[0].text)
+        texts = [proposal.text for proposal in proposals]
+        bonus = nearness(tower, texts, seen.features[0].numpy(), beam, DEFAULT_WEIGHT)
+        totals = [proposal.total + extra for proposal, extra in zip(proposals, bonus, strict=True)]
+        checked.append(texts[int(np.argmax(totals))])
     references = photographs.captions[: len(captions)]
     shuffled = [references[i] for i in np.random.default_rng(0).permutation(len(references))]
     rows = [
