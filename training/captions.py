@@ -39,7 +39,7 @@ class CaptionerRecipe:
     """
 
     seed: int = 0
-    epochs: float = 12.0
+    epochs: float = 10.0
     photographs: int = 32
     learning_rate: float = 5e-4
     warmup_steps: int = 200
