@@ -229,15 +229,15 @@ class _Shot:
 def _shots(
     scenes: Iterable[Scene], rng: np.random.Generator, options: VideoOptions, total_seconds: float | None
 ) -> Iterator[_Shot]:
-    """Give each scene its time and movement; the last one is cut to the total."""
+    """Give each scene its time and movement; the last one is cut or stretched to the total."""
     total = None if total_seconds is None else round(total_seconds * options.fps)
     if total is not None and total < 1:
         raise ValueError(f"total_seconds must hold at least one frame, got {total_seconds}")
     start = 0
     for scene in scenes if total is None else cycle(scenes):
         end = start + max(1, round(rng.uniform(*options.seconds) * options.fps))
-        if total is not None:
-            end = min(end, total)
+        if total is not None and end > total - options.fps * options.seconds[0] / 2:
+            end = total  # no stump of a scene at the end
         yield _Shot(scene, start, end, (_random_box(rng, options.zoom), _random_box(rng, options.zoom)))
         start = end
         if start == total:
