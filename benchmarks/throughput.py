@@ -191,9 +191,10 @@ def report(video: str, repeats: int, out: str | None) -> None:
     base = median(best, "seconds_per_frame")
     single = ("bare", "1", "SLICE")  # the settings under which the engines run
     stages = {k.removeprefix("stage_"): median(single, k) for k in found[single][0] if k.startswith("stage_")}
-    models = sum(v for k, v in stages.items() if k != "decode")
+    graph = plan(1, "SLICE")
+    together = [sum(stages[node.name] for node in graph.stage_nodes(stage)) for stage in graph.stages]
     cores = len(os.sched_getaffinity(0))
-    bound = max(stages["decode"], models, median(single, "cpu_per_frame") / cores)
+    bound = max(stages["decode"], *together, median(single, "cpu_per_frame") / cores)
     rate = 2.0  # sampled frames per second of media, as the file graph sets it
     rows: list[list[object]] = []
     for key, results in found.items():
