@@ -27,6 +27,7 @@ from onlooker.pipeline.assemble import make_plan, runner_factory, source_spec
 from onlooker.pipeline.session import Session
 from onlooker.pipeline.sinks.base import Sink
 from onlooker.training.bleu import sentence_bleu
+from onlooker.training.evaluate import auroc
 from onlooker.training.flickr import read_split
 from onlooker.training.scenes import Truth, VideoOptions, flickr_scenes, read_truth, write_scenes
 
@@ -147,17 +148,6 @@ def _intervals(times: npt.NDArray[np.float64], ends: Sequence[float], scores: np
     return found
 
 
-def auroc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]) -> float:
-    """Probability that a positive scores above a negative, ties counting half."""
-    order = np.argsort(scores, kind="stable")
-    ranks = np.empty(len(scores))
-    sorted_scores = scores[order]
-    _, first, counts = np.unique(sorted_scores, return_index=True, return_counts=True)
-    ranks[order] = np.repeat(first + (counts + 1) / 2, counts)
-    positives = int(labels.sum())
-    return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * (len(labels) - positives)))
-
-
 def iou(a: Span, b: Span) -> float:
     """Intersection over union of two spans."""
     overlap = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
@@ -194,11 +184,13 @@ def measure(videos: Sequence[Watched], seed: int = 0) -> dict[str, float]:
             better += sentence_bleu(text, own.captions) > sentence_bleu(text, other.captions)
             captions += 1
 
+    all_scores, all_labels = np.concatenate(scores), np.concatenate(labels)
+
     def f1(count: int) -> float:
         return 2 * hits / max(count + truths, 1)
 
     return {
-        "frame AUROC": auroc(np.concatenate(scores), np.concatenate(labels)),
+        "frame AUROC": auroc(all_scores[all_labels], all_scores[~all_labels]),
         "event F1@.5": f1(predictions),
         "event F1@.5, true queries": f1(true_only),
         "false events per absent query and 10 min": false_absent / (absent_minutes / 10),
