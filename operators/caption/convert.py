@@ -1,45 +1,182 @@
-"""Weights of the reference GIT text decoder (a flax tree) under our names."""
+"""Checkpoints of the reference (flax parameter trees) as our models, and our models as such trees.
+
+A tree is flat here: arrays by their path, parts joined by "/". Kernels of linear layers are (in, out), those of
+convolutions (height, width, in, out); dots inside a part, as in `layer.0`, belong to its name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from safetensors.numpy import load_file
+from torch import Tensor, nn
 
-# In this order: longer names first where one contains another.
-_PARTS = (
-    ("visual_projection.0/", "visual_projection/"),
-    ("visual_projection.1/", "visual_norm/"),
-    ("embedding/words/", "words/"),
-    ("embedding/positions/", "positions/"),
-    ("embedding/layer_norm/", "embedding_norm/"),
-    ("transformer/encoder/layer.", "layers/"),
-    ("attention/self/", "attention/"),
-    ("attention/output/LayerNorm/", "attention/norm/"),
-    ("attention/output/dense/", "attention/dense/"),
-    ("intermediate/dense/", "intermediate/"),
-    ("output/LayerNorm/", "norm/"),
-    ("output/dense/", "output/"),
+from onlooker.operators.errors import OnlookerError
+
+Array = npt.NDArray[Any]
+Tree = Mapping[str, Array]
+
+_ROOTS = ("optimizer/target/params/", "optimizer/target/", "params/")
+# Our module names to theirs, applied in this order to names whose parts are joined by "/".
+_RENAMES = (
+    (r"^encoder/vision/", "image_encoder/"),
+    (r"^encoder/temporal_embedding$", "temperal_embedding"),
+    (r"^image_encoder/patch/", "image_encoder/patch_embed.proj/"),
+    (r"/blocks/(\d+)/", r"/blocks.\1/"),
+    (r"^decoder/", "textual/"),
+    (r"^textual/visual_projection/", "textual/visual_projection.0/"),
+    (r"^textual/visual_norm/", "textual/visual_projection.1/"),
+    (r"^textual/(words|positions)/", r"textual/embedding/\1/"),
+    (r"^textual/embedding_norm/", "textual/embedding/layer_norm/"),
+    (r"^textual/layers/(\d+)/", r"textual/transformer/encoder/layer.\1/"),
+    (r"/attention/(query|key|value)/", r"/attention/self/\1/"),
+    (r"/attention/dense/", "/attention/output/dense/"),
+    (r"/attention/norm/", "/attention/output/LayerNorm/"),
+    (r"/(layer\.\d+)/intermediate/", r"/\1/intermediate/dense/"),
+    (r"/(layer\.\d+)/output/", r"/\1/output/dense/"),
+    (r"/(layer\.\d+)/norm/", r"/\1/output/LayerNorm/"),
 )
+_VOCABULARY = ("textual/embedding/words/embedding", "textual/output/kernel", "textual/output/bias")
 
 
-def decoder_state_from_reference(params: Mapping[str, Any]) -> dict[str, Tensor]:
-    """State dict of a `GitDecoder` from the subtree `textual` of a reference checkpoint.
+class ReferenceTreeError(OnlookerError):
+    """A parameter tree does not fit the model; the message names the arrays."""
+
+
+@dataclass(frozen=True)
+class ReferenceArray:
+    """Where a parameter of ours stands in the reference's tree.
+
+    Attributes:
+        path: its path there.
+        shape: its shape there.
+        axes: the order of its axes that turns it into ours, after which only axes of length 1 differ.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+
+def reference_layout(model: nn.Module) -> dict[str, ReferenceArray]:
+    """For every parameter of a dense or paragraph captioner by its name: the array it comes from.
+
+    Works on models on the `meta` device, which hold no numbers.
+    """
+    layout = {}
+    for prefix, module in model.named_modules():
+        for leaf, parameter in module.named_parameters(recurse=False):
+            name = f"{prefix}.{leaf}" if prefix else leaf
+            theirs, axes = _leaf(module, leaf, parameter)
+            path = "/".join([*name.split(".")[:-1], theirs])
+            for pattern, replacement in _RENAMES:
+                path = re.sub(pattern, replacement, path)
+            shape = [0] * len(axes)
+            for ours, axis in enumerate(axes):
+                shape[axis] = parameter.shape[ours]
+            if path == "temperal_embedding":
+                # Theirs has one axis of length 1 more: (T, 1, 1, D).
+                shape, axes = [shape[0], 1, *shape[1:]], (0, 1, 2, 3)
+            layout[name] = ReferenceArray(path, tuple(shape), axes)
+    return layout
+
+
+def _leaf(module: nn.Module, leaf: str, parameter: Tensor) -> tuple[str, tuple[int, ...]]:
+    """The reference's name of a parameter of `module`, and the order of its axes that is ours."""
+    if leaf == "weight":
+        if isinstance(module, nn.Linear):
+            return "kernel", (1, 0)
+        if isinstance(module, nn.Conv2d):
+            return "kernel", (3, 2, 0, 1)
+        return ("embedding" if isinstance(module, nn.Embedding) else "scale"), tuple(range(parameter.ndim))
+    return leaf, tuple(range(parameter.ndim))
+
+
+def load_reference(model: nn.Module, tree: Tree, *, grow_vocabulary: bool = False) -> None:
+    """Put the arrays of a tree into a dense or paragraph captioner.
 
     Args:
-        params: arrays by their path below `textual`, parts joined by "/"; kernels are (in, out).
+        model: built with the sizes of the checkpoint.
+        tree: all its arrays, no others. See `read_tree`.
+        grow_vocabulary: the tree may know fewer tokens than the model, as image captioners lack time tokens: its
+            rows become the first ones, the others keep their values.
+
+    Raises:
+        ReferenceTreeError: arrays are missing, unknown or have another shape; nothing was loaded.
     """
-    state = {}
-    for path, array in params.items():
-        name, tensor = path, torch.from_numpy(np.array(array, dtype=np.float32))
-        for theirs, ours in _PARTS:
-            name = name.replace(theirs, ours)
-        stem, _, leaf = name.rpartition("/")
-        if leaf == "kernel":
-            tensor = tensor.T.contiguous()
-        leaf = {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(leaf, leaf)
-        state[f"{stem}/{leaf}".replace("/", ".")] = tensor
-    return state
+    layout = reference_layout(model)
+    _check(layout.values(), tree, grow_vocabulary)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, array in layout.items():
+            own = parameters[name]
+            given = torch.from_numpy(np.array(tree[array.path], np.float32)).permute(array.axes)
+            if given.numel() == own.numel():
+                own.copy_(given.reshape(own.shape))
+            else:
+                own[: len(given)].copy_(given)  # rows of a smaller vocabulary
+
+
+def to_reference(model: nn.Module) -> dict[str, Array]:
+    """The parameters of a dense or paragraph captioner as the reference's tree, float32."""
+    parameters = dict(model.named_parameters())
+    tree = {}
+    for name, array in reference_layout(model).items():
+        ours = parameters[name].detach().float().cpu()
+        shape = [array.shape[axis] for axis in array.axes]
+        tree[array.path] = np.ascontiguousarray(ours.reshape(shape).permute(tuple(np.argsort(array.axes))).numpy())
+    return tree
+
+
+def read_tree(path: str | Path) -> dict[str, Array]:
+    """A flat tree from a file: `.npz` or `.safetensors` with "/"-joined names, below `params/` or at the top.
+
+    Raises:
+        ReferenceTreeError: no such file, or one that holds no such tree.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            tree = load_file(path)
+        else:
+            with np.load(path, allow_pickle=False) as archive:
+                tree = {name: archive[name] for name in archive.files}
+    except Exception as error:  # safetensors, zipfile and numpy have no base of their own for unreadable files
+        raise ReferenceTreeError(
+            f"{path.name} is no parameter tree ({error}): give a .npz or .safetensors file of '/'-joined names"
+        ) from error
+    for root in _ROOTS:
+        if any(name.startswith(root) for name in tree):
+            return {name.removeprefix(root): array for name, array in tree.items() if name.startswith(root)}
+    return tree
+
+
+def _check(layout: Iterable[ReferenceArray], tree: Tree, grow_vocabulary: bool) -> None:
+    wanted = {array.path: array.shape for array in layout}
+    missing, unknown = wanted.keys() - tree.keys(), tree.keys() - wanted.keys()
+    problems = [f"lacks {_some(missing)}"] if missing else []
+    problems += [f"has unknown {_some(unknown)}"] if unknown else []
+    for path in sorted(wanted.keys() & tree.keys()):
+        given = tuple(tree[path].shape)
+        fits = given == wanted[path]
+        if grow_vocabulary and path in _VOCABULARY and len(given) == len(wanted[path]):
+            fits = all(few <= many for few, many in zip(given, wanted[path], strict=True))
+        if not fits:
+            problems.append(f"{path} is {given} instead of {wanted[path]}")
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ReferenceTreeError(f"the parameter tree does not fit the model: {'; '.join(problems[:5])}{more}")
+
+
+def _some(names: Iterable[str]) -> str:
+    """A few of the names, for a message."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return ", ".join(ordered[:3]) + more

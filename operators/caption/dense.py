@@ -1,0 +1,151 @@
+"""Dense video captioning with a streaming memory and streaming outputs: the GIT variant.
+
+Source: Zhou et al., "Streaming Dense Video Captioning" (CVPR 2024). Frames become tokens, a clustering memory keeps a
+constant number of them, and at every decoding point a GIT decoder writes `<start> <end> word ...` for the events so
+far, with the captions of earlier points as its prefix.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from onlooker.operators.caption.contexts import StreamingResult, streaming_decode
+from onlooker.operators.caption.dense_config import DenseConfig, FrameEncoderConfig, SearchConfig
+from onlooker.operators.caption.dense_memory import memories_at_frames, memories_at_points
+from onlooker.operators.caption.git import GitDecoder, TextState
+from onlooker.operators.caption.search import beam_search, greedy_search
+from onlooker.operators.tower.vit import VisionTransformer, normalize
+
+
+class FrameEncoder(nn.Module):
+    """Frames to tokens: the trunk and, if the config wants it, an embedding of the frame's number."""
+
+    def __init__(self, config: FrameEncoderConfig) -> None:
+        """Random weights."""
+        super().__init__()
+        self.config = config
+        self.vision = VisionTransformer(config.vision)
+        shape = (config.num_frames, 1, config.vision.width)
+        self.temporal_embedding = nn.Parameter(torch.zeros(shape)) if config.temporal_embedding else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Videos (B, T, H, W, 3) uint8 to tokens (B, T, N, D) float32.
+
+        Frames are taken as they are; `tower.vit.resize_crop` makes them the trunk's size.
+
+        Raises:
+            ValueError: another number of frames than the config's, or no RGB frames.
+        """
+        if images.ndim != 5 or images.shape[-1] != 3 or images.shape[1] != self.config.num_frames:
+            raise ValueError(
+                f"images of shape {tuple(images.shape)} are not videos (B, {self.config.num_frames}, H, W, 3)"
+            )
+        pixels = normalize(images.flatten(0, 1), self.config.pixel_mean, self.config.pixel_std)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
+            tokens = self.vision(pixels)  # B * T, N, D
+        return self.add_time(tokens.unflatten(0, images.shape[:2]))
+
+    def add_time(self, tokens: Tensor) -> Tensor:
+        """Tokens of the trunk (B, T, N, D) with the embedding of their frame, for tokens computed beforehand."""
+        return tokens if self.temporal_embedding is None else tokens + self.temporal_embedding
+
+
+class DenseCaptioner(nn.Module):
+    """The dense model. `forward` gives logits under teacher forcing, `decode` writes the captions of videos."""
+
+    def __init__(self, config: DenseConfig) -> None:
+        """Random weights."""
+        super().__init__()
+        self.config = config
+        self.encoder = FrameEncoder(config.encoder)
+        self.decoder = GitDecoder(config.decoder)
+
+    def forward(
+        self, images: Tensor, targets: Tensor, context: Tensor | None = None, frames: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B * C, L, V) of the token after each target token, for C decoding points per video.
+
+        Args:
+            images: (B, T, H, W, 3) uint8.
+            targets: (B, C, L) int64 rows `begin, tokens, end`, padded with 0.
+            context: (B, C, P) int64 earlier captions in the same form; None = no prefix.
+            frames: (B, C) int64, the frame from 0 after which each point lies; needed by, and only used by,
+                memory points 'given_checkpoints'.
+        """
+        return self.forward_tokens(self.encoder(images), targets, context, frames)
+
+    def forward_tokens(
+        self, tokens: Tensor, targets: Tensor, context: Tensor | None = None, frames: Tensor | None = None
+    ) -> Tensor:
+        """`forward` from the tokens (B, T, N, D) of the frames, the temporal embedding included."""
+        memory = self.training_memories(tokens, targets.shape[1], frames)  # B, C, M, D
+        prefix = None if context is None else context.flatten(0, 1)
+        return self.decoder(targets.flatten(0, 1), memory.flatten(0, 1), None, prefix)  # type: ignore[no-any-return]
+
+    def training_memories(self, tokens: Tensor, points: int, frames: Tensor | None = None) -> Tensor:
+        """Memories (B, C, M, D) of the tokens (B, T, N, D) at the C = `points` decoding points of training.
+
+        Raises:
+            ValueError: `frames` are missing, there are more points than the config allows, or the memories have
+                different sizes.
+        """
+        config = self.config
+        if config.memory.points == "given_checkpoints":
+            if frames is None or frames.shape[1] != points:
+                raise ValueError(
+                    f"memory points 'given_checkpoints' need the frames of {points} points per video, got "
+                    f"{None if frames is None else tuple(frames.shape)}"
+                )
+            return memories_at_frames(tokens, config.memory, frames)
+        if points != config.train_points:
+            raise ValueError(f"targets for {points} points do not fit train_points {config.train_points}")
+        memories = memories_at_points(tokens, config.memory, points)
+        if len({memory.shape[1] for memory in memories}) > 1:
+            raise ValueError(f"memory method {config.memory.method!r} grows with the video: train it with one point")
+        return torch.stack(memories, 1)
+
+    @torch.no_grad()
+    def decode(self, images: Tensor, search: SearchConfig | None = None) -> StreamingResult:
+        """The captions of videos (B, T, H, W, 3) uint8, as token rows; `search` overrides the config's."""
+        return self.decode_tokens(self.encoder(images), search)
+
+    @torch.no_grad()
+    def decode_tokens(self, tokens: Tensor, search: SearchConfig | None = None) -> StreamingResult:
+        """`decode` from the tokens (B, T, N, D) of the frames, the temporal embedding included."""
+        memories = memories_at_points(tokens, self.config.memory, self.config.test_points)
+        return self.decode_memories(memories, search)
+
+    @torch.no_grad()
+    def decode_memories(self, memories: list[Tensor], search: SearchConfig | None = None) -> StreamingResult:
+        """`decode` from the memory (B, M, D) at each decoding point."""
+        config, decoder = self.config, self.config.decoder
+
+        def decode_point(point: int, context: Tensor | None) -> Tensor:
+            return search_text(self.decoder, memories[point], context, search or config.search, config.max_length)
+
+        return streaming_decode(
+            decode_point,
+            len(memories),
+            config.times,
+            batch=len(memories[0]),
+            length=config.max_length,
+            begin=decoder.begin_token,
+            end=decoder.end_token,
+            options=config.context,
+            device=memories[0].device,
+        )
+
+
+@torch.no_grad()
+def search_text(
+    decoder: GitDecoder, memory: Tensor, prefix: Tensor | None, search: SearchConfig, max_length: int
+) -> Tensor:
+    """The likeliest text about each memory (B, M, D) after its prefix (B, P) int64: (B, max_length) int64."""
+    begin = torch.full((len(memory), max_length), decoder.config.end_token, device=memory.device)
+    begin[:, 0] = decoder.config.begin_token
+    context = decoder.encode_context(memory, None, prefix)
+    if search.method == "greedy":
+        return greedy_search(TextState(decoder, context, max_length), begin, decoder.config.end_token)[0]
+    state = TextState(decoder, context.repeat(search.beam), max_length)
+    return beam_search(state, begin, decoder.config.end_token, search.beam, search.alpha).best
