@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -57,8 +58,62 @@ class DecodeOptions:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
-class Captioner:
-    """Writes captions about memories; thread-safe, since it keeps no state between calls."""
+class CaptionModel(ABC):
+    """Anything that writes captions about memories; its calls are thread-safe.
+
+    Attributes:
+        options: how it searches.
+    """
+
+    options: DecodeOptions
+
+    @property
+    @abstractmethod
+    def token_width(self) -> int:
+        """Width D of the memory tokens it was trained on."""
+
+    @abstractmethod
+    def to(self, device: str) -> None:
+        """Move the model; memories may come from anywhere."""
+
+    @abstractmethod
+    def propose(
+        self,
+        memories: Sequence[MemoryLike],
+        prefixes: Sequence[Sequence[str]] | None = None,
+        beam: int | None = None,
+        bonus: Bonus | None = None,
+    ) -> list[list[Proposal]]:
+        """The texts that the search finds for each memory, best first by search score plus `bonus`."""
+
+    def caption(
+        self, memory: MemoryLike, prefix: Sequence[str] = (), beam: int | None = None
+    ) -> list[tuple[str, float]]:
+        """Captions of one memory (M, D), best first, with the geometric mean of their token probabilities.
+
+        Args:
+            memory: its tokens, float32.
+            prefix: earlier captions, oldest first.
+            beam: overrides the option.
+
+        Raises:
+            ValueError: the memory is empty, too long or of another width.
+        """
+        return self.caption_batch([memory], [prefix], beam)[0]
+
+    def caption_batch(
+        self,
+        memories: Sequence[MemoryLike],
+        prefixes: Sequence[Sequence[str]] | None = None,
+        beam: int | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """`caption` for several memories; what one of them gets does not depend on the others."""
+        proposals = self.propose(memories, prefixes, beam)
+        return [[(proposal.text, proposal.probability) for proposal in own] for own in proposals]
+
+
+class Captioner(CaptionModel):
+    """Our own decoder as a caption model; it keeps no state between calls."""
 
     def __init__(
         self, decoder: GitDecoder, vocabulary: WordPiece, memory_size: int, options: DecodeOptions | None = None
@@ -78,30 +133,9 @@ class Captioner:
         """Width D of the memory tokens it was trained on."""
         return self.decoder.config.visual_width
 
-    def caption(
-        self, memory: MemoryLike, prefix: Sequence[str] = (), beam: int | None = None
-    ) -> list[tuple[str, float]]:
-        """Captions of one memory (M, D), best first, with the geometric mean of their token probabilities.
-
-        Args:
-            memory: 1 to `memory_size` tokens, float32.
-            prefix: earlier captions, oldest first.
-            beam: overrides the option.
-
-        Raises:
-            ValueError: the memory is empty, too long or of another width.
-        """
-        return self.caption_batch([memory], [prefix], beam)[0]
-
-    def caption_batch(
-        self,
-        memories: Sequence[MemoryLike],
-        prefixes: Sequence[Sequence[str]] | None = None,
-        beam: int | None = None,
-    ) -> list[list[tuple[str, float]]]:
-        """`caption` for several memories; what one of them gets does not depend on the others."""
-        proposals = self.propose(memories, prefixes, beam)
-        return [[(proposal.text, proposal.probability) for proposal in own] for own in proposals]
+    def to(self, device: str) -> None:
+        """See `CaptionModel.to`."""
+        self.decoder.to(device)
 
     def propose(
         self,
@@ -159,7 +193,7 @@ class Captioner:
         # A padding item sees its (empty) prefix only, so that no row of attention weights is empty.
         prefix[:, 0], prefix[:, 1] = self.vocabulary.begin, self.vocabulary.end
         for item, (memory, captions) in enumerate(zip(memories, prefixes, strict=True)):
-            rows = _as_tensor(memory)
+            rows = memory_rows(memory)
             self._check(rows)
             tokens[item, : rows.shape[0]] = rows
             mask[item, : rows.shape[0]] = True
@@ -188,7 +222,8 @@ class Captioner:
         return [Proposal(text, *scores) for text, scores in texts.items()]
 
 
-def _as_tensor(memory: MemoryLike) -> Tensor:
+def memory_rows(memory: MemoryLike) -> Tensor:
+    """The tokens of a memory as a float32 tensor that may be written to."""
     if isinstance(memory, np.ndarray):
         # A copy: packets are read-only and torch has no read-only tensors.
         return torch.from_numpy(memory.astype(np.float32))

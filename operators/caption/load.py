@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ import torch
 from safetensors.torch import load_file
 
 from ..errors import OnlookerError
-from .captioner import Captioner, DecodeOptions
+from .captioner import Captioner, CaptionModel, DecodeOptions
 from .git import GitConfig, GitDecoder
 from .wordpiece import WordPiece
 
 _WEIGHTS = Path(__file__).parent / "weights"
 _FILES = ("config.json", "model.safetensors", "vocab.txt")
 
-_loaded: dict[tuple[Path, str], Captioner] = {}
+# What a name on the Hugging Face hub looks like. A path that does not exist looks the same if it has two parts.
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+_loaded: dict[tuple[str, str], CaptionModel] = {}
 _lock = threading.Lock()
 
 
@@ -32,34 +36,41 @@ def captioner_names() -> list[str]:
     return sorted(path.parent.name for path in _WEIGHTS.glob("*/config.json"))
 
 
-def load_captioner(name_or_folder: str | Path, device: str = "cpu") -> Captioner:
-    """The captioner `name_or_folder`: a name that comes with the package, or a folder.
+def load_captioner(name_or_folder: str | Path, device: str = "cpu") -> CaptionModel:
+    """The captioner `name_or_folder`: a name that comes with the package, a folder, or GIT on the Hugging Face hub.
 
-    A folder holds `config.json` (decoder sizes, memory size, decoding options), `model.safetensors` and `vocab.txt`.
-    Callers of one process share one instance per device.
+    A folder of ours holds `config.json` (decoder sizes, memory size, decoding options), `model.safetensors` and
+    `vocab.txt`; a folder that transformers saved from a `GitForCausalLM` with its processor will also do, and so will
+    a name as `microsoft/git-base`. Callers of one process share one instance per device.
 
     Raises:
-        CaptionerError: no such name or folder, or the folder's files do not make a captioner.
+        CaptionerError: no such name or folder, or the files do not make a captioner.
     """
-    folder = _folder(name_or_folder).resolve()
+    from .huggingface import is_transformers_folder, load_git
+
+    folder = _folder(name_or_folder)
+    place = str(folder.resolve()) if folder else str(name_or_folder)
     with _lock:
-        key = (folder, device)
+        key = (place, device)
         if key not in _loaded:
-            _loaded[key] = _load(folder)
-            _loaded[key].decoder.to(device)
+            _loaded[key] = load_git(place) if folder is None or is_transformers_folder(folder) else _load(folder)
+            _loaded[key].to(device)
         return _loaded[key]
 
 
-def _folder(name_or_folder: str | Path) -> Path:
+def _folder(name_or_folder: str | Path) -> Path | None:
+    """The folder of a captioner; None for a name on the hub."""
     name = str(name_or_folder)
     if name in captioner_names():
         return _WEIGHTS / name
     folder = Path(name_or_folder)
-    if not folder.is_dir():
-        near = difflib.get_close_matches(name, captioner_names(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(captioner_names())}, or a folder"
-        raise CaptionerError(f"unknown captioner {name!r}: {hint}")
-    return folder
+    if folder.is_dir():
+        return folder
+    if _HUB_NAME.fullmatch(name) and not name.startswith("."):
+        return None
+    near = difflib.get_close_matches(name, captioner_names(), n=1, cutoff=0.5)
+    known = f"known: {', '.join(captioner_names())}, a folder, or a name on the Hugging Face hub as microsoft/git-base"
+    raise CaptionerError(f"unknown captioner {name!r}: {f'did you mean {near[0]!r}?' if near else known}")
 
 
 def _load(folder: Path) -> Captioner:

@@ -18,7 +18,7 @@ from .check import DEFAULT_WEIGHT, nearness
 
 if TYPE_CHECKING:
     from ..tower import Tower
-    from .captioner import Captioner, Proposal
+    from .captioner import CaptionModel, Proposal
 
 __all__ = ["CaptionState", "GitCaptioner", "GitCaptionerConfig"]
 
@@ -26,7 +26,10 @@ __all__ = ["CaptionState", "GitCaptioner", "GitCaptionerConfig"]
 class GitCaptionerConfig(Config):
     """Settings of the captioner."""
 
-    model: str = Field(default="tiny", description="Captioner: a name that comes with the package, or a folder.")
+    model: str = Field(
+        default="tiny",
+        description="Captioner: a name that comes with the package, a folder, or GIT on Hugging Face (OWNER/NAME).",
+    )
     interval: float = Field(default=5.0, gt=0, description="Seconds of media time between captions.")
     beam: int | None = Field(default=None, ge=1, description="Beams of the search; default: the model's own.")
     looks: int = Field(
@@ -105,7 +108,7 @@ class GitCaptioner(Operator[CaptionState]):
 
             self._tower = load_tower(self.config.tower, self.config.pretrained, device=context.device)
 
-        self._captioner: Captioner = load_captioner(self.config.model, context.device)
+        self._captioner: CaptionModel = load_captioner(self.config.model, context.device)
 
     def initial_state(self, stream: str) -> CaptionState:
         """No memory, no caption."""
