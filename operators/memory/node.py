@@ -12,7 +12,9 @@ from ..contract import Config, Context, Inputs, Operator, Outputs, Port
 from ..packets import Memory, Packet, Tokens
 
 if TYPE_CHECKING:
-    from .clustering import MemoryState
+    from torch import Tensor
+
+    from .clustering import MemoryState, StreamingKMeans
 
 __all__ = ["ClusteringMemory", "ClusteringMemoryConfig", "ClusteringMemoryState"]
 
@@ -84,6 +86,7 @@ class ClusteringMemory(Operator[ClusteringMemoryState]):
 
         self._torch = torch
         self._clustering = clustering
+        self._device = context.device
 
     def initial_state(self, stream: str) -> ClusteringMemoryState:
         """No frame, no memory."""
@@ -92,38 +95,44 @@ class ClusteringMemory(Operator[ClusteringMemoryState]):
     def process_batch(
         self, states: list[ClusteringMemoryState], inputs: list[Inputs]
     ) -> list[tuple[ClusteringMemoryState, Outputs]]:
-        """Update the memories frame by frame."""
-        return [(state, self._process(state, given)) for state, given in zip(states, inputs, strict=True)]
+        """Update the memories frame by frame, those of all streams together."""
+        arriving = [given.packets.get("tokens", ()) for given in inputs]
+        told: list[list[Packet]] = [[] for _ in states]
+        for step in range(max(map(len, arriving), default=0)):
+            streams = [i for i, packets in enumerate(arriving) if step < len(packets)]
+            self._take([states[i] for i in streams], [arriving[i][step] for i in streams])
+            for i in streams:
+                if self._full(states[i]):
+                    told[i] += self._tell(states[i])
+        return [(state, self._outputs(state, packets)) for state, packets in zip(states, told, strict=True)]
 
     def flush(self, state: ClusteringMemoryState, t_end: float) -> tuple[ClusteringMemoryState, Outputs]:
         """Tell of frames still held, in a memory that is not full."""
         return state, Outputs({"memory": self._tell(state)} if state.held else {})
 
-    def _process(self, state: ClusteringMemoryState, given: Inputs) -> Outputs:
-        told: list[Packet] = []
-        for packet in given.packets.get("tokens", ()):
-            told += self._take(state, packet)
-        outputs = Outputs({"memory": told} if told else {})
-        if state.held:
-            # What is held comes later under its own, earlier time.
-            outputs.watermarks["memory"] = math.nextafter(state.held[0], -math.inf)
-        return outputs
+    def _take(self, states: list[ClusteringMemoryState], packets: list[Tokens]) -> None:
+        """Update each state with a frame; memories of one capacity in one call."""
+        groups: dict[int, list[tuple[_Generation, Tensor]]] = {}
+        for state, packet in zip(states, packets, strict=True):
+            # A copy, since arrays of packets are read-only.
+            tokens = self._torch.from_numpy(packet.all.copy()).to(self._device)  # N, D
+            state.epoch = packet.epoch
+            state.capacity = self.config.size or 2 * tokens.shape[0]
+            self._restart(state, packet.t, tokens.shape[1])
+            state.held.append(packet.t)
+            groups.setdefault(state.capacity, []).extend((generation, tokens) for generation in state.generations)
+        for capacity, group in groups.items():
+            updated = self._kmeans(capacity).update_all([g.memory for g, _ in group], [tokens for _, tokens in group])
+            for (generation, _), memory in zip(group, updated, strict=True):
+                generation.memory = memory
 
-    def _take(self, state: ClusteringMemoryState, packet: Tokens) -> list[Packet]:
-        """Update with one frame; returns the packets that can be told now."""
-        tokens = self._torch.from_numpy(packet.all.copy())  # N, D; a copy, since arrays of packets are read-only
-        state.epoch = packet.epoch
-        state.capacity = self.config.size or 2 * tokens.shape[0]
-        clustering = self._clustering.StreamingKMeans(state.capacity, self.config.iterations)
-        self._restart(state, packet.t, clustering.initial_state(tokens.shape[1]))
-        for generation in state.generations:
-            generation.memory = clustering.update(generation.memory, tokens)
-        state.held.append(packet.t)
-        if clustering.ready(state.generations[0].memory):
-            return self._tell(state)
-        return []
+    def _kmeans(self, capacity: int) -> StreamingKMeans:
+        return self._clustering.StreamingKMeans(capacity, self.config.iterations)
 
-    def _restart(self, state: ClusteringMemoryState, t: float, empty: MemoryState) -> None:
+    def _full(self, state: ClusteringMemoryState) -> bool:
+        return self._kmeans(state.capacity).ready(state.generations[0].memory)
+
+    def _restart(self, state: ClusteringMemoryState, t: float, width: int) -> None:
         """Start a memory every half horizon, and drop the one before the one before."""
         if state.t_first is None:
             state.t_first = t
@@ -131,12 +140,20 @@ class ClusteringMemory(Operator[ClusteringMemoryState]):
         number = 0 if horizon is None else math.floor((t - state.t_first) / (horizon / 2))
         state.generations = [kept for kept in state.generations if kept.number >= number - 1]
         if not state.generations or state.generations[-1].number < number:
+            empty = self._kmeans(state.capacity).initial_state(width, device=self._device)
             state.generations.append(_Generation(number, t, empty))
+
+    def _outputs(self, state: ClusteringMemoryState, told: list[Packet]) -> Outputs:
+        outputs = Outputs({"memory": told} if told else {})
+        if state.held:
+            # What is held comes later under its own, earlier time.
+            outputs.watermarks["memory"] = math.nextafter(state.held[0], -math.inf)
+        return outputs
 
     def _tell(self, state: ClusteringMemoryState) -> list[Packet]:
         """A packet for each held frame, all with the older memory as it is now."""
         older = state.generations[0]
-        centers, counts = older.memory.tokens.numpy(), older.memory.counts.numpy()
+        centers, counts = older.memory.tokens.cpu().numpy(), older.memory.counts.cpu().numpy()
         times, state.held = state.held, []
         return [
             Memory(state.stream, state.epoch, t, centers, counts, min(older.t_start, t), state.capacity) for t in times

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from onlooker.operators.contract import Context, Inputs
+from onlooker.operators.memory import clustering
 from onlooker.operators.memory.clustering import StreamingKMeans
 from onlooker.operators.memory.node import ClusteringMemory, ClusteringMemoryConfig
 from onlooker.operators.packets import Tokens
@@ -80,6 +81,43 @@ def test_cutting_into_calls_means_nothing(chunk):
     given = packets(40)
     for one, other in zip(run(make(horizon=4.0), given, chunk)[0], run(make(horizon=4.0), given)[0], strict=True):
         assert one.t == other.t and one.t_start == other.t_start and np.array_equal(one.centers, other.centers)
+
+
+def test_streams_go_together_and_do_not_notice():
+    """Of unequal length, and at unequal points of their horizon: bit for bit what each gives alone."""
+    given = [packets(40), packets(25, seed=1), packets(1, seed=2), packets(33, seed=3, step=0.3)]
+    node = make(horizon=4.0)
+    states, told = [node.initial_state("cam") for _ in given], [[] for _ in given]
+    for start in range(0, 40, 7):
+        parts = [own[start : start + 7] for own in given]
+        inputs = [Inputs({"tokens": part} if part else {}, watermark=0.0, now=0.0) for part in parts]
+        results = node.process_batch(states, inputs)
+        states = [state for state, _ in results]
+        for packet_list, (_, outputs) in zip(told, results, strict=True):
+            packet_list += outputs.packets.get("memory", [])
+    for own, state, found in zip(given, states, told, strict=True):
+        found += node.flush(state, 99.0)[1].packets.get("memory", [])
+        expected, _ = run(make(horizon=4.0), own)
+        assert [p.t for p in found] == [p.t for p in own] == [p.t for p in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert one.t_start == other.t_start
+            assert np.array_equal(one.centers, other.centers) and np.array_equal(one.counts, other.counts)
+
+
+def test_all_streams_take_one_clustering_call_a_frame(monkeypatch):
+    calls = []
+
+    def count(*args):
+        calls.append(args[0].shape)
+        return kmeans(*args)
+
+    kmeans = clustering.kmeans
+    monkeypatch.setattr(clustering, "kmeans", count)
+    node = make(horizon=None)
+    streams = 64
+    inputs = [Inputs({"tokens": packets(6, seed=i)}, watermark=2.5, now=2.5) for i in range(streams)]
+    node.process_batch([node.initial_state("cam") for _ in range(streams)], inputs)
+    assert calls == [(streams, 2 * N, D)] * 4  # the first two frames fill the memories
 
 
 def test_the_told_memory_is_between_half_and_all_of_the_horizon_old():
