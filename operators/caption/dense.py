@@ -43,7 +43,7 @@ class FrameEncoder(nn.Module):
             )
         pixels = normalize(images.flatten(0, 1), self.config.pixel_mean, self.config.pixel_std)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
-            tokens = self.vision(pixels)  # B * T, N, D
+            tokens = self.vision(pixels.to(self.vision.patch.weight.dtype))  # B * T, N, D
         return self.add_time(tokens.unflatten(0, images.shape[:2]))
 
     def add_time(self, tokens: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class DenseCaptioner(nn.Module):
         """Random weights."""
         super().__init__()
         self.config = config
-        self.encoder = FrameEncoder(config.encoder)
+        self.encoder = None if config.encoder is None else FrameEncoder(config.encoder)
         self.decoder = GitDecoder(config.decoder)
 
     def forward(
@@ -73,7 +73,17 @@ class DenseCaptioner(nn.Module):
             frames: (B, C) int64, the frame from 0 after which each point lies; needed by, and only used by,
                 memory points 'given_checkpoints'.
         """
-        return self.forward_tokens(self.encoder(images), targets, context, frames)
+        return self.forward_tokens(self.encode(images), targets, context, frames)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Videos (B, T, H, W, 3) uint8 to tokens (B, T, N, D); see `FrameEncoder`.
+
+        Raises:
+            ValueError: the model has no trunk.
+        """
+        if self.encoder is None:
+            raise ValueError("this model has no trunk: give it the tokens of its tower (forward_tokens, decode_tokens)")
+        return self.encoder(images)  # type: ignore[no-any-return]
 
     def forward_tokens(
         self, tokens: Tensor, targets: Tensor, context: Tensor | None = None, frames: Tensor | None = None
@@ -108,7 +118,7 @@ class DenseCaptioner(nn.Module):
     @torch.no_grad()
     def decode(self, images: Tensor, search: SearchConfig | None = None) -> StreamingResult:
         """The captions of videos (B, T, H, W, 3) uint8, as token rows; `search` overrides the config's."""
-        return self.decode_tokens(self.encoder(images), search)
+        return self.decode_tokens(self.encode(images), search)
 
     @torch.no_grad()
     def decode_tokens(self, tokens: Tensor, search: SearchConfig | None = None) -> StreamingResult:

@@ -91,6 +91,7 @@ class DenseConfig:
     """A dense captioner: several decoding points, each writing timed captions.
 
     Attributes:
+        encoder: None = the model has no trunk and is given the tokens of a tower.
         decoder: its vocabulary ends with the time tokens.
         num_bins: Q, number of time tokens.
         max_length: L, positions of an output and of its context, begin and end included.
@@ -99,7 +100,7 @@ class DenseConfig:
         context: what a point sees of the earlier ones.
     """
 
-    encoder: FrameEncoderConfig = field(default_factory=FrameEncoderConfig)
+    encoder: FrameEncoderConfig | None = field(default_factory=FrameEncoderConfig)
     decoder: GitConfig = field(default_factory=GitConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -113,10 +114,9 @@ class DenseConfig:
         """Check the parts against each other."""
         _check_decoder(self.encoder, self.decoder, self.max_length)
         for name in ("train_points", "test_points"):
-            if not 1 <= getattr(self, name) <= self.encoder.num_frames:
-                raise ValueError(
-                    f"{name} {getattr(self, name)} must lie in 1..{self.encoder.num_frames}, the number of frames"
-                )
+            points = getattr(self, name)
+            if points < 1 or (self.encoder is not None and points > self.encoder.num_frames):
+                raise ValueError(f"{name} {points} must lie between 1 and the number of frames")
         if not 2 <= self.num_bins < self.decoder.vocab_size:
             raise ValueError(f"num_bins {self.num_bins} does not leave words in {self.decoder.vocab_size} tokens")
 
@@ -133,8 +133,8 @@ class DenseConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> DenseConfig:
         """The config that `to_dict` wrote; missing values take their defaults."""
         rest = dict(values)
-        context = StreamingOptions(**rest.pop("context", {}))
-        return cls(**_parts(rest), context=context, **rest)
+        parts = _parts(rest) | {"context": StreamingOptions(**rest.pop("context", {}))}
+        return cls(**parts, **rest)
 
 
 @dataclass(frozen=True)
@@ -159,24 +159,27 @@ class ParagraphConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> ParagraphConfig:
         """The config that `to_dict` wrote; missing values take their defaults."""
         rest = dict(values)
-        return cls(**_parts(rest), **rest)
+        parts = _parts(rest)
+        return cls(**parts, **rest)
 
 
 def _parts(values: dict[str, Any]) -> dict[str, Any]:
     """The nested configs of both models, taken out of `values`."""
     parts: dict[str, Any] = {}
     if "encoder" in values:
-        encoder = dict(values.pop("encoder"))
-        for name in ("pixel_mean", "pixel_std"):
-            if name in encoder:
-                encoder[name] = tuple(encoder[name])
-        parts["encoder"] = FrameEncoderConfig(**{**encoder, "vision": VitConfig(**encoder.get("vision", {}))})
+        encoder = values.pop("encoder")
+        parts["encoder"] = None if encoder is None else _encoder(encoder)
     kinds = {"decoder": GitConfig, "memory": MemoryConfig, "search": SearchConfig}
     return parts | {name: kind(**values.pop(name)) for name, kind in kinds.items() if name in values}
 
 
-def _check_decoder(encoder: FrameEncoderConfig, decoder: GitConfig, max_length: int) -> None:
-    if decoder.visual_width != encoder.vision.width:
+def _encoder(values: Mapping[str, Any]) -> FrameEncoderConfig:
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return FrameEncoderConfig(**{**plain, "vision": VitConfig(**values.get("vision", {}))})
+
+
+def _check_decoder(encoder: FrameEncoderConfig | None, decoder: GitConfig, max_length: int) -> None:
+    if encoder is not None and decoder.visual_width != encoder.vision.width:
         raise ValueError(
             f"the decoder takes tokens of width {decoder.visual_width} but the trunk makes {encoder.vision.width}"
         )

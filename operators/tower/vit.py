@@ -245,12 +245,12 @@ class VisionTransformer(nn.Module):
 
 
 def _init(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        # lecun_normal, as flax draws it; the feed-forward part is overwritten below.
-        fan_in = module.weight[0].numel()
-        nn.init.trunc_normal_(module.weight, std=fan_in**-0.5 / 0.87962566, a=-2 * fan_in**-0.5, b=2 * fan_in**-0.5)
+    if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.is_meta:
+        # lecun_normal, as flax draws it: cut at two standard deviations and widened to keep the variance.
+        std = module.weight[0].numel() ** -0.5
+        nn.init.trunc_normal_(module.weight, std=std / 0.87962566, a=-2 * std / 0.87962566, b=2 * std / 0.87962566)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    if isinstance(module, _Mlp):
+    if isinstance(module, _Mlp) and not module.fc1.weight.is_meta:
         nn.init.normal_(module.fc1.weight, std=0.02)
         nn.init.normal_(module.fc2.weight, std=0.02)

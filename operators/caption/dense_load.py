@@ -1,0 +1,104 @@
+"""Dense and paragraph captioners as folders: `config.json`, `model.safetensors` and `vocab.txt`.
+
+`config.json` holds the kind of model and its configuration; `vocab.txt` the words, one a line, whose ids stand before
+the time tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from onlooker.operators.caption.dense import DenseCaptioner
+from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
+from onlooker.operators.caption.load import CaptionerError
+from onlooker.operators.caption.paragraph import ParagraphCaptioner
+
+VideoCaptioner = DenseCaptioner | ParagraphCaptioner
+_FILES = ("config.json", "model.safetensors", "vocab.txt")
+_KIND = "architecture"
+_DENSE, _PARAGRAPH = "git-dense", "git-paragraph"
+
+
+class LoadedCaptioner(NamedTuple):
+    """What a folder holds."""
+
+    model: VideoCaptioner
+    """In eval mode, float32."""
+    pieces: list[str]
+    """The words of the vocabulary by their ids."""
+
+
+def save_video_captioner(
+    folder: str | Path, model: VideoCaptioner, pieces: Sequence[str], dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a folder that `load_video_captioner` reads.
+
+    Args:
+        folder: made if it does not exist.
+        model: the captioner.
+        pieces: the words of its vocabulary by their ids.
+        dtype: of the stored weights.
+
+    Raises:
+        ValueError: more words than the model has tokens for.
+    """
+    words = _words(model)
+    if len(pieces) > words:
+        raise ValueError(f"{len(pieces)} pieces, but the model has rows for {words} words")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = _DENSE if isinstance(model, DenseCaptioner) else _PARAGRAPH
+    values = {_KIND: kind, **model.config.to_dict()}
+    # named_parameters tells a kernel that is tied to another one only once, as safetensors wants it.
+    state = {name: p.detach().to("cpu", dtype).contiguous() for name, p in model.named_parameters()}
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    save_file(state, folder / "model.safetensors")
+
+
+def load_video_captioner(folder: str | Path, device: str = "cpu") -> LoadedCaptioner:
+    """The captioner in a folder that `save_video_captioner` wrote.
+
+    Raises:
+        CaptionerError: no such folder, or its files do not make a captioner.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CaptionerError(f"no folder {str(folder)!r}: give one with {', '.join(_FILES)}")
+    missing = [name for name in _FILES if not (folder / name).is_file()]
+    if missing:
+        raise CaptionerError(f"folder {folder.name!r} is not a video captioner: it lacks {', '.join(missing)}")
+    try:
+        model = _build(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        state: dict[str, Any] = load_file(folder / "model.safetensors")
+        if model.decoder.config.tie_word_embeddings:
+            state["decoder.output.weight"] = state["decoder.words.weight"]
+        model.load_state_dict(state)  # copies into float32
+        pieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        if len(pieces) > _words(model):
+            raise ValueError(f"vocab.txt has {len(pieces)} words, the model rows for {_words(model)}")
+    except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError, json a ValueError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CaptionerError(f"video captioner {folder.name!r} cannot be loaded: {reason}") from error
+    return LoadedCaptioner(model.to(device).eval(), pieces)
+
+
+def _build(values: dict[str, Any]) -> VideoCaptioner:
+    kind = values.pop(_KIND, None)
+    if kind == _DENSE:
+        return DenseCaptioner(DenseConfig.from_dict(values))
+    if kind == _PARAGRAPH:
+        return ParagraphCaptioner(ParagraphConfig.from_dict(values))
+    raise ValueError(f"config.json says {_KIND} {kind!r}, known are {_DENSE!r} and {_PARAGRAPH!r}")
+
+
+def _words(model: VideoCaptioner) -> int:
+    """Rows of the vocabulary that are not time tokens."""
+    times = model.config.num_bins if isinstance(model, DenseCaptioner) else 0
+    return model.config.decoder.vocab_size - times
