@@ -153,6 +153,6 @@ def _add_rows(rows: Tensor, slot: Tensor, slots: int) -> Tensor:
     """(m, D) rows added up in (slots, D) as `slot` (m,) says, in an order that depends on their own slot alone."""
     sums = rows.new_zeros(slots, rows.shape[1])
     if rows.device.type == "cpu":
-        return sums.index_add(0, slot, rows)
+        return sums.index_add_(0, slot, rows)
     # On CUDA index_add adds in the order in which threads come; accumulation by index sorts first.
-    return sums.index_put((slot,), rows, accumulate=True)
+    return sums.index_put_((slot,), rows, accumulate=True)

@@ -17,6 +17,8 @@ from torch import Tensor
 _BLOCK = {"cpu": 1 << 18}
 """Numbers per temporary when pairs are measured explicitly, by type of device; on the CPU they stay in its cache."""
 _BLOCK_ELSEWHERE = 1 << 24
+_FEW = 64
+"""Terms of a sum that are left to be added up for all pairs at once: calls on short rows cost more than additions."""
 
 
 @torch.no_grad()
@@ -26,14 +28,35 @@ def distance(points: Tensor, centers: Tensor) -> Tensor:
     Squares are added in a fixed tree, (..., D) -> (...): one half onto the other until one number is left. So a
     distance has the same bits in any shape and on any device, and an error of few roundings. Without gradient.
     """
-    total = torch.sub(points, centers).square_()
-    while (width := total.shape[-1]) > 1:
-        half = width // 2
-        total[..., :half] += total[..., half : 2 * half]
-        if width % 2:
-            total[..., 0] += total[..., -1]
-        total = total[..., :half]
-    return total.squeeze(-1).sqrt()
+    return _fold(torch.sub(points, centers).square_()).squeeze(-1).sqrt()
+
+
+def paired_distance(points: Tensor, row: Tensor, centers: Tensor, column: Tensor) -> Tensor:
+    """`distance` (m,) between `points[row]` and `centers[column]`, bit by bit, without all of them as temporaries.
+
+    Args:
+        points: (P, D).
+        row: (m,) int64.
+        centers: (C, D).
+        column: (m,) int64.
+    """
+    block = max(1, _BLOCK.get(points.device.type, _BLOCK_ELSEWHERE) // points.shape[1])
+    sums = []
+    for r, c in zip(torch.split(row, block), torch.split(column, block), strict=True):
+        squares = points.index_select(0, r).sub_(centers.index_select(0, c)).square_()
+        sums.append(_fold(squares, _FEW).clone())
+    return _fold(torch.cat(sums)).squeeze(-1).sqrt()
+
+
+def _fold(terms: Tensor, width: int = 1) -> Tensor:
+    """Add up the last dimension in place, one half onto the other, until no more than `width` numbers are left."""
+    while (count := terms.shape[-1]) > width:
+        half = count // 2
+        terms[..., :half].add_(terms[..., half : 2 * half])
+        if count % 2:
+            terms[..., 0].add_(terms[..., -1])
+        terms = terms[..., :half]
+    return terms
 
 
 def assign(data: Tensor, centers: Tensor) -> Tensor:
@@ -100,15 +123,8 @@ class Points:
         nearest[row[~several]] = column[~several]
         row, column = row[several], column[several]
 
-        center = row.div(per_problem, rounding_mode="floor") * centers.shape[1] + column  # rows of all centres
-        centers = centers.flatten(0, 1)
-        block = max(1, _BLOCK.get(points.device.type, _BLOCK_ELSEWHERE) // points.shape[1])
-        exact = torch.cat(
-            [
-                distance(points.index_select(0, r), centers.index_select(0, c))
-                for r, c in zip(torch.split(row, block), torch.split(center, block), strict=True)
-            ]
-        )
+        center = row.div(per_problem, rounding_mode="floor") * centers.shape[1] + column  # row of all problems' centres
+        exact = paired_distance(points, row, centers.flatten(0, 1), center)
         best = exact.new_full((len(points),), torch.inf).scatter_reduce_(0, row, exact, "amin")
         winner = (exact == best[row]) | exact.isnan()  # as argmin has it, nan is least
         nearest.scatter_reduce_(0, row[winner], column[winner], "amin", include_self=False)

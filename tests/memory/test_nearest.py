@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onlooker.operators.memory import nearest
-from onlooker.operators.memory.nearest import Points, assign, distance
+from onlooker.operators.memory.nearest import Points, assign, distance, paired_distance
 
 
 def explicit(data, centers):
@@ -20,11 +20,11 @@ def measured(data, centers):
     """How many pairs are measured explicitly."""
     counted = []
 
-    def count(points, centers):
-        counted.append(len(points))
-        return distance(points, centers)
+    def count(points, row, centers, column):
+        counted.append(len(row))
+        return paired_distance(points, row, centers, column)
 
-    with patch.object(nearest, "distance", count):
+    with patch.object(nearest, "paired_distance", count):
         assign(data, centers)
     return sum(counted)
 
@@ -192,10 +192,12 @@ def test_points_answer_for_several_sets_of_centres():
         assert torch.equal(points.nearest(other), explicit(data, other))
 
 
-@given(st.integers(0, 2**31), st.integers(1, 70))
+@given(st.integers(0, 2**31), st.integers(1, 300))
 def test_a_distance_has_the_same_bits_in_any_shape(seed, width):
     data, centers = unrelated(torch.Generator().manual_seed(seed), 9, 5, width)
     whole = distance(data[:, None], centers[None])
     assert torch.equal(whole[4, 2], distance(data[4], centers[2]))
     assert torch.equal(whole[3:5, 1], distance(data[3:5], centers[1]))
+    row, column = torch.arange(9).repeat_interleave(5), torch.arange(5).repeat(9)
+    assert torch.equal(whole.flatten(), paired_distance(data, row, centers, column))
     torch.testing.assert_close(whole, (data[:, None] - centers[None]).norm(dim=-1))
