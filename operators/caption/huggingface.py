@@ -20,11 +20,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ..git_checkpoint import GitCheckpoint, GitCheckpointError, load_git_checkpoint
 from .captioner import Bonus, CaptionModel, DecodeOptions, MemoryLike, Proposal, memory_rows
 from .load import CaptionerError
 
 DEFAULT_OPTIONS = DecodeOptions(beam=4, max_length=50)
-MODEL_TYPE = "git"
 
 
 class HuggingFaceCaptioner(CaptionModel):
@@ -33,23 +33,12 @@ class HuggingFaceCaptioner(CaptionModel):
     Earlier captions are the beginning of the text, which is what transformers' GIT knows as a prompt.
     """
 
-    def __init__(
-        self, model: Any, tokenizer: Any, image_processor: Any = None, options: DecodeOptions | None = None
-    ) -> None:
-        """Put the parts together; the model's own image encoder is taken out of it.
-
-        Args:
-            model: a `GitForCausalLM`.
-            tokenizer: its tokenizer.
-            image_processor: its image processor; None = tokens come from elsewhere.
-            options: None = 4 beams and up to 50 tokens.
-        """
+    def __init__(self, checkpoint: GitCheckpoint, options: DecodeOptions | None = None) -> None:
+        """Take the checkpoint, whose image encoder is taken out of its model; no options: 4 beams, 50 tokens."""
         self.options = options or DEFAULT_OPTIONS
-        self._model = model.eval()
-        self._encoder = model.git.image_encoder
-        model.git.image_encoder = _MemoryAsPicture()
-        self._tokenizer = tokenizer
-        self._image_processor = image_processor
+        self._model, self._tokenizer, self._image_processor = checkpoint
+        self._encoder = self._model.git.image_encoder
+        self._model.git.image_encoder = _MemoryAsPicture()
         self._lock = threading.Lock()  # transformers keeps the number of visual tokens in the model
 
     @property
@@ -203,61 +192,10 @@ def load_git(name_or_folder: str | Path, options: DecodeOptions | None = None) -
     Raises:
         CaptionerError: it cannot be found, is not GIT, or lacks weights or its vocabulary.
     """
-    import transformers
-
-    library: Any = transformers  # parts of it are untyped
-    name = str(name_or_folder)
     try:
-        config = library.AutoConfig.from_pretrained(name)
-        if config.model_type != MODEL_TYPE:
-            raise ValueError(f"it is a checkpoint of {config.model_type!r}, not of GIT")
-        with _quiet():
-            model, report = library.GitForCausalLM.from_pretrained(
-                name, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-        wrong = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        if wrong:
-            raise ValueError(f"its weights lack {wrong[0]} and {len(wrong) - 1} more, or they have other shapes")
-        tokenizer = library.AutoTokenizer.from_pretrained(name)
-        # transformers makes an empty tokenizer, without a word, where the vocabulary file is missing.
-        if len(tokenizer) < config.vocab_size // 2:
-            raise ValueError(f"its tokenizer knows {len(tokenizer)} of {config.vocab_size} pieces: add vocab.txt")
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise CaptionerError(f"GIT checkpoint {name!r} cannot be loaded: {_first_line(error)}") from error
-    return HuggingFaceCaptioner(model, tokenizer, _image_processor(name), options)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bar and its table of weights that do not fit from the terminal."""
-    import transformers
-
-    logging: Any = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _image_processor(name: str) -> Any:
-    """The image processor of a checkpoint, None if it has none: memories need none."""
-    import transformers
-
-    library: Any = transformers
-    try:
-        return library.AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError):
-        return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+        return HuggingFaceCaptioner(load_git_checkpoint(str(name_or_folder)), options)
+    except GitCheckpointError as error:
+        raise CaptionerError(str(error)) from error
 
 
 def _sentence(text: str) -> str:

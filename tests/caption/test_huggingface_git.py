@@ -233,3 +233,20 @@ def test_an_unknown_name_is_one_clear_error(monkeypatch):
         load_captioner("nobody/no-such-git")
     with pytest.raises(CaptionerError, match="unknown captioner 'some/folder/there'"):
         load_captioner("some/folder/there")
+
+
+def test_its_image_encoder_is_a_tower(folder):
+    """Tokens of the tower and of the captioner are the same where the picture has the trunk's size."""
+    from onlooker.operators.tower import TowerError, load_tower
+
+    with pytest.raises(TowerError, match="has no text side"):
+        load_tower(f"git:{folder}", parts="text")
+    frames = pictures(3)[:, :SIZE, :SIZE]
+    tower = load_tower(f"git:{folder}", parts="image")
+    seen = tower.encode_frames(frames)
+    tokens = load_git(folder).encode_frames(frames)
+    assert (tower.grid, tower.token_width) == ((2, 2), WIDTH)
+    torch.testing.assert_close(seen.tokens, tokens[:, 1:], atol=2e-5, rtol=0)
+    torch.testing.assert_close(seen.class_token, tokens[:, 0], atol=2e-5, rtol=0)
+    with pytest.raises(TowerError, match="cannot be loaded"):
+        load_tower(f"git:{folder}/missing/folder")
