@@ -17,16 +17,18 @@ from .model import Vid2Seq
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_FORMAT = "onlooker-vid2seq"
+_KIND = "architecture"
+_VID2SEQ = "vid2seq"
 
 
-def save_vid2seq(model: Vid2Seq, folder: str | Path) -> None:
+def save_vid2seq(folder: str | Path, model: Vid2Seq) -> None:
     """Write `config.json` and `model.safetensors` (float32, or as rounded) to a folder, which is made if need be."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"format": _FORMAT, "model": model.config.to_dict()}
+    values = {_KIND: _VID2SEQ, **model.config.to_dict()}
     (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _WEIGHTS)
+    state = {name: tensor.to("cpu").contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / _WEIGHTS)
 
 
 def load_vid2seq(folder: str | Path, device: str | torch.device = "cpu") -> Vid2Seq:
@@ -37,11 +39,12 @@ def load_vid2seq(folder: str | Path, device: str | torch.device = "cpu") -> Vid2
     """
     folder = Path(folder)
     values = _read_json(folder, _CONFIG)
-    if values.get("format") != _FORMAT:
-        raise Vid2SeqError(f"folder {folder.name!r} is not a Vid2Seq model: its {_CONFIG} has no format {_FORMAT!r}")
+    kind = values.pop(_KIND, None)
+    if kind != _VID2SEQ:
+        raise Vid2SeqError(f"folder {folder.name!r} is no Vid2Seq model: {_CONFIG} says {_KIND} {kind!r}")
     try:
-        model = build(Vid2SeqConfig.from_dict(values["model"]), _read_weights(folder))
-    except (KeyError, TypeError) as error:
+        model = build(Vid2SeqConfig.from_dict(values), _read_weights(folder))
+    except TypeError as error:
         raise Vid2SeqError(f"Vid2Seq model {folder.name!r} cannot be loaded: {error}") from error
     return model.to(device).eval()
 

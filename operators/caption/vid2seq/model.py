@@ -78,6 +78,9 @@ class Vid2Seq(nn.Module):
     that training keeps exact weights; `round_weights` rounds them once and for all. The output layer is always
     computed in float32 and its result then rounded to `dtype`. bfloat16 results are the reference's bit for bit when
     that runs operation by operation; compiled as a whole it rounds less often.
+
+    Dropout is drawn for every position, as transformers does it; the reference drops the same channels at all
+    positions of a text.
     """
 
     def __init__(self, config: Vid2SeqConfig) -> None:

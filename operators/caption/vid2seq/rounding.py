@@ -36,7 +36,7 @@ class TanhGelu(nn.Module):
         if x.dtype == torch.float32:
             return F.gelu(x, approximate="tanh")
         # Constants are rounded too: those that a Python number brings into an operation would not be.
-        scale, cubic = x.new_tensor(_SQRT_2_OVER_PI), x.new_tensor(_CUBIC)
+        scale, cubic = x.new_full((), _SQRT_2_OVER_PI), x.new_full((), _CUBIC)
         return x * (0.5 * (1.0 + torch.tanh(scale * (x + cubic * (x * x * x)))))
 
 
