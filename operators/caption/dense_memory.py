@@ -6,8 +6,6 @@ the paper's models train and are evaluated with; gradients flow through them. A 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -17,16 +15,16 @@ from onlooker.operators.memory.clustering import StreamingKMeans
 
 
 def frame_memories(tokens: Tensor, config: MemoryConfig) -> list[Tensor]:
-    """The memory after each frame of one video, none of which but the first ones depends on a later frame.
+    """The memory after each frame of a video, none of which but the first ones depends on a later frame.
 
     A K-means memory of s = K / N frames is first known after frame s; that one also stands for the frames before.
 
     Args:
-        tokens: (T, N, D) float32.
+        tokens: (..., T, N, D) float32, one video or several.
         config: the method.
 
     Returns:
-        T memories (M, D). M is K or N, depending on the method; T * N in a video with fewer tokens than K.
+        T memories (..., M, D). M is K or N, depending on the method; T * N in a video with fewer tokens than K.
 
     Raises:
         ValueError: a method without a memory of constant size.
@@ -34,10 +32,14 @@ def frame_memories(tokens: Tensor, config: MemoryConfig) -> list[Tensor]:
     if config.method == "kmeans":
         return _clustered(tokens, config)
     if config.method == "temporal_mean_pool":
-        frames = torch.arange(1, len(tokens) + 1, device=tokens.device, dtype=tokens.dtype)
-        return list(tokens.cumsum(0) / frames[:, None, None])
+        frames = torch.arange(1, tokens.shape[-3] + 1, device=tokens.device, dtype=tokens.dtype)
+        return list((tokens.cumsum(-3) / frames[:, None, None]).unbind(-3))
     if config.method == "ema":
-        return _accumulate(tokens, lambda memory, frame: config.decay * memory + (1.0 - config.decay) * frame)
+        first, *rest = tokens.unbind(-3)
+        memories = [first]
+        for frame in rest:
+            memories.append(config.decay * memories[-1] + (1.0 - config.decay) * frame)
+        return memories
     raise ValueError(
         f"memory method {config.method!r} has no form that is updated frame by frame; "
         "choose kmeans, temporal_mean_pool or ema, or points 'fixed_checkpoints'"
@@ -46,20 +48,13 @@ def frame_memories(tokens: Tensor, config: MemoryConfig) -> list[Tensor]:
 
 def _clustered(tokens: Tensor, config: MemoryConfig) -> list[Tensor]:
     memory = StreamingKMeans(config.size, config.iterations, config.momentum)
-    state = memory.initial_state(tokens.shape[-1])
+    state = memory.initial_state(tokens.shape[-1], *tokens.shape[:-3], device=tokens.device)
     states = []
-    for frame in tokens:
+    for frame in tokens.unbind(-3):
         state = memory.update(state, frame)
         states.append(state)
     first = next((state for state in states if memory.ready(state)), states[-1])
     return [state.tokens if memory.ready(state) else first.tokens for state in states]
-
-
-def _accumulate(tokens: Tensor, update: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
-    memories = [tokens[0]]
-    for frame in tokens[1:]:
-        memories.append(update(memories[-1], frame))
-    return memories
 
 
 def video_memory(tokens: Tensor, config: MemoryConfig) -> Tensor:
@@ -90,10 +85,8 @@ def memories_at_frames(tokens: Tensor, config: MemoryConfig, frames: Tensor) -> 
         raise ValueError(
             f"frames {frames.tolist()} must name some of the {tokens.shape[1]} frames of each of {len(tokens)} videos"
         )
-    rows = []
-    for video, wanted in zip(tokens, frames.tolist(), strict=True):
-        memories = frame_memories(video, config)
-        rows.append(torch.stack([memories[frame] for frame in wanted]))
+    memories = frame_memories(tokens, config)
+    rows = [torch.stack([memories[frame][video] for frame in own]) for video, own in enumerate(frames.tolist())]
     return torch.stack(rows)
 
 

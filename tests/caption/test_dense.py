@@ -53,6 +53,15 @@ def test_a_memory_knows_nothing_of_later_frames(method):
     assert not torch.equal(whole[6], other[6])
 
 
+@pytest.mark.parametrize("method", ["kmeans", "temporal_mean_pool", "ema"])
+def test_videos_together_have_their_own_memories(method):
+    config = MemoryConfig(method, size=10)
+    together = frame_memories(tokens(3), config)
+    for video in range(3):
+        for memory, alone in zip(together, frame_memories(tokens(3)[video], config), strict=True):
+            assert torch.equal(memory[video], alone)
+
+
 @pytest.mark.parametrize("method", ["temporal_mean_pool", "ema"])
 def test_the_last_running_memory_is_the_whole_video_s(method):
     config = MemoryConfig(method, decay=0.7)

@@ -23,7 +23,7 @@ from onlooker.operators.caption.dense_reference import dense_config, paragraph_c
 from onlooker.operators.caption.git import TextState
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
 from onlooker.operators.tower.vit import normalize
-from onlooker.training.dvc_loss import CaptionLossOptions, caption_loss
+from onlooker.training.dvc_loss import CaptionLoss, CaptionLossOptions, caption_loss
 
 from . import goldens
 from .goldens import Case, assert_close, find_cases, parametrize, require
@@ -126,7 +126,7 @@ def test_memories(case: Case | None) -> None:
     config = dense(case).config
     tokens = tokens_of(case)
     if case.has("memory_per_frame"):
-        memories = torch.stack([torch.stack(frame_memories(video, config.memory)) for video in tokens])
+        memories = torch.stack(frame_memories(tokens, config.memory), 1)
         expected = case.tensor("memory_per_frame")
         # A video with fewer tokens than the memory holds: the reference repeats what there is, more often than frames.
         assert_close(memories[:, : expected.shape[1]], expected[:, : memories.shape[1]])
@@ -135,36 +135,34 @@ def test_memories(case: Case | None) -> None:
         assert_close(memory, case.tensor("memory_eval_points")[:, point])
 
 
-def teacher_forced(model: DenseCaptioner, case: Case) -> torch.Tensor:
+def teacher_forced(model: Model, case: Case) -> torch.Tensor:
     context = case.tensor("context_tokens") if case.has("context_tokens") else None
-    frames = case.tensor("checkpoint_inds") if case.has("checkpoint_inds") else None
-    return model(case.tensor("images"), case.tensor("gt_text_tokens"), context, frames)  # type: ignore[no-any-return]
+    given = (case.tensor("images"), case.tensor("gt_text_tokens"), context)
+    if isinstance(model, DenseCaptioner):
+        given = (*given, case.tensor("checkpoint_inds") if case.has("checkpoint_inds") else None)
+    return model(*given)  # type: ignore[no-any-return]
 
 
-def loss_options(case: Case) -> CaptionLossOptions:
+def loss_of(logits: torch.Tensor, model: Model, case: Case) -> CaptionLoss:
     values = options(case)
     weight = values.get("loc_loss_weight", -1.0)
-    return CaptionLossOptions(
+    loss_options = CaptionLossOptions(
         label_smoothing=values.get("label_smooth", 0.1),
         time_weight=weight if weight >= 0 else None,
         ignore_empty=values.get("ignore_empty_data", False),
         point_weights=tuple(values.get("dense_outputs_weight", ())),
     )
+    rows = case.tensor("gt_text_tokens").flatten(0, 1)
+    return caption_loss(logits, rows, values.get("num_bins", 100), model.config.decoder.end_token, loss_options)
 
 
 def test_teacher_forcing_and_loss(case: Case | None) -> None:
     case = need(case, "gt_text_tokens", "teacher_forced_logits")
-    model = dense(case)
+    model = build(case).train()
     with torch.no_grad():
-        logits = teacher_forced(model.train(), case)
+        logits = teacher_forced(model, case)
     assert_close(logits, case.tensor("teacher_forced_logits"))
-    loss = caption_loss(
-        logits,
-        case.tensor("gt_text_tokens").flatten(0, 1),
-        model.config.num_bins,
-        model.config.decoder.end_token,
-        loss_options(case),
-    )
+    loss = loss_of(logits, model, case)
     ours = {
         "total_loss": loss.total,
         "cap_loss": loss.caption,
@@ -182,13 +180,8 @@ def test_gradients_through_the_memory(case: Case | None) -> None:
     norms, full = case.below("grad_l2/"), case.below("grad/")
     if not norms and not full:
         pytest.skip("holds no gradients")
-    model = dense(case).train()
-    rows = case.tensor("gt_text_tokens").flatten(0, 1)
-    config = model.config
-    loss = caption_loss(
-        teacher_forced(model, case), rows, config.num_bins, config.decoder.end_token, loss_options(case)
-    )
-    loss.total.backward()  # type: ignore[no-untyped-call]
+    model = build(case).train()
+    loss_of(teacher_forced(model, case), model, case).total.backward()  # type: ignore[no-untyped-call]
     gradients = copy.deepcopy(model)
     for ours, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
         ours.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
