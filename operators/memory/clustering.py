@@ -138,15 +138,15 @@ def kmeans(centers: Tensor, data: Tensor, weights: Tensor, iterations: int) -> t
     weights = weights.to(torch.int32)
     weighted = (data * weights[..., None]).reshape(-1, width)  # B * n, D
     first_slot = torch.arange(problems, device=data.device).view(*centers.shape[:-2], 1) * size
-    counts = weights.new_zeros(centers.shape[:-1])
+    shape, flat = centers.shape, centers.reshape(-1, width)  # B * K, D
+    counts = weights.new_zeros(len(flat))
     for _ in range(iterations):
-        slot = (points.nearest(centers) + first_slot).flatten()  # B * n, rows of all problems' centres
-        counts = weights.new_zeros(problems * size).index_add_(0, slot, weights.flatten()).view(centers.shape[:-1])
-        sums = _add_rows(weighted, slot, problems * size).view(centers.shape)
-        means = sums.div_(counts.clamp(min=1)[..., None])
-        empty = counts == 0
-        centers = torch.where(empty[..., None], centers, means) if bool(empty.any()) else means
-    return centers, counts
+        slot = (points.nearest(flat.view(shape)) + first_slot).flatten()  # B * n, rows of all problems' centres
+        counts = torch.zeros_like(counts).index_add_(0, slot, weights.flatten())
+        means = _add_rows(weighted, slot, len(flat)).div_(counts.clamp(min=1)[:, None])
+        empty = (counts == 0).nonzero().squeeze(1)
+        flat = means.index_copy_(0, empty, flat.index_select(0, empty))
+    return flat.view(shape), counts.view(shape[:-1])
 
 
 def _add_rows(rows: Tensor, slot: Tensor, slots: int) -> Tensor:
