@@ -33,6 +33,9 @@ from onlooker.training.scenes import Truth, VideoOptions, flickr_scenes, read_tr
 
 Span = tuple[float, float]
 
+FIRST_SEED = {"train": 0, "dev": 1000, "test": 2000}
+"""Seed of each split's first video: those of two splits have nothing in common."""
+
 
 @dataclass
 class Query:
@@ -202,9 +205,10 @@ def make_videos(folder: Path, data: Path, split: str, count: int, scenes: int) -
     """Write the videos that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{split}{i:02d}.mp4" for i in range(count)]
-    for seed, path in enumerate(paths):
+    for number, path in enumerate(paths):
         if not path.with_suffix(".json").exists():
             options = VideoOptions(width=480, height=270, fps=10, noise=3.0, crf=28)
+            seed = FIRST_SEED[split] + number
             write_scenes(flickr_scenes(data, split, scenes, seed), path, seed=seed, options=options)
     return paths
 

@@ -22,6 +22,7 @@ OPERATORS = {
     "clip_tower": "onlooker.operators.tower.node:ClipTower",
     "clustering_memory": "onlooker.operators.memory.node:ClusteringMemory",
     "git_captioner": "onlooker.operators.caption.node:GitCaptioner",
+    "dense_captioner": "onlooker.operators.caption.dense_node:DenseCaptioner",
     "query_localizer": "onlooker.operators.localize.node:QueryLocalizer",
 }
 

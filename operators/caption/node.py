@@ -76,7 +76,7 @@ class _Job:
     t_start: float
     t_end: float
     features: FloatArray | None
-    """(E,) mean of the raw features of the span's frames."""
+    """(E,) median of the raw features of the span's frames."""
 
 
 class GitCaptioner(Operator[CaptionState]):
@@ -106,7 +106,7 @@ class GitCaptioner(Operator[CaptionState]):
         if self.config.tower is not None:
             from ..tower import load_tower
 
-            self._tower = load_tower(self.config.tower, self.config.pretrained, device=context.device)
+            self._tower = load_tower(self.config.tower, self.config.pretrained, "text", context.device)
 
         self._captioner: CaptionModel = load_captioner(self.config.model, context.device)
 
@@ -170,10 +170,13 @@ class GitCaptioner(Operator[CaptionState]):
         return job
 
     def _features(self, state: CaptionState, t_end: float) -> FloatArray | None:
-        """Mean (E,) of the embeddings before `t_end`, which are forgotten; None if there are none."""
+        """Median (E,) of the embeddings before `t_end`, which are forgotten; None if there are none.
+
+        Where a span shows two scenes, the median stands by the longer one; a mean lies between them.
+        """
         features = [vector for t, vector in state.embeddings if t < t_end]
         state.embeddings = state.embeddings[len(features) :]
-        return np.mean(features, axis=0, dtype=np.float32) if features else None
+        return np.median(np.stack(features), axis=0) if features else None
 
     def _write(self, jobs: list[_Job]) -> None:
         """Decode one caption for each job and put its event into the job's outputs."""

@@ -105,7 +105,7 @@ class QueryLocalizer(Operator[LocalizerState]):
         """Load the tower; all queries of the config are read once for all streams."""
         from ..tower import load_tower
 
-        self._tower: Tower = load_tower(self.config.model, self.config.pretrained, device=context.device)
+        self._tower: Tower = load_tower(self.config.model, self.config.pretrained, "text", context.device)
         default_on, default_off = default_thresholds(calibrated=self._tower.calibration is not None)
         self._on = default_on if self.config.on is None else self.config.on
         self._off = min(default_off if self.config.off is None else self.config.off, self._on)

@@ -43,7 +43,7 @@ class ClipTower(Operator[None]):
         """
         from .loading import load_tower
 
-        self._tower: Tower = load_tower(self.config.model, self.config.pretrained, device=context.device)
+        self._tower: Tower = load_tower(self.config.model, self.config.pretrained, "image", context.device)
         self._wants = {port: context.wants(port) for port in self.outputs}
 
     def initial_state(self, stream: str) -> None:
