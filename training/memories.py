@@ -74,15 +74,15 @@ def draw_video(
 ) -> list[Tensor]:
     """Frames (N, D) float32 of a short video that mostly shows `photo`."""
     count = int(rng.integers(recipe.frames[0], recipe.frames[1] + 1))
-    frames = _shots(rng, tokens, done, photo, count, recipe.noise)
+    frames = shots(rng, tokens, done, photo, count, recipe.noise)
     if count > 2 and rng.random() < recipe.foreign_share:
         other = (photo + int(rng.integers(1, len(tokens)))) % len(tokens)
-        extra = _shots(rng, tokens, done, other, int(rng.integers(1, (count + 1) // 2)), recipe.noise)
+        extra = shots(rng, tokens, done, other, int(rng.integers(1, (count + 1) // 2)), recipe.noise)
         frames = extra + frames if rng.random() < 0.5 else frames + extra
     return frames
 
 
-def _shots(
+def shots(
     rng: np.random.Generator, tokens: Tokens, done: npt.NDArray[np.bool_], photo: int, count: int, noise: float
 ) -> list[Tensor]:
     """`count` frames that stay on a view for a while, as a slow camera does."""

@@ -174,7 +174,7 @@ def _parts(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _encoder(values: Mapping[str, Any]) -> FrameEncoderConfig:
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return FrameEncoderConfig(**{**plain, "vision": VitConfig(**values.get("vision", {}))})
 
 

@@ -23,7 +23,9 @@ __all__ = ["DenseCaptioner", "DenseCaptionerConfig", "DenseState"]
 class DenseCaptionerConfig(Config):
     """Settings of the dense captioner."""
 
-    model: str = Field(description="Folder of a dense captioner (config.json, model.safetensors, vocab.txt).")
+    model: str | None = Field(
+        default=None, description="Folder of a dense captioner (config.json, model.safetensors, vocab.txt); needed."
+    )
     interval: float = Field(default=10.0, gt=0, description="Seconds of media time between decoding points.")
     beam: int | None = Field(default=None, ge=1, description="Beams; 1 = greedy; default: the model's own.")
     revise: float = Field(
@@ -75,6 +77,10 @@ class DenseCaptioner(Operator[DenseState]):
         from .dense_config import SearchConfig
         from .dense_load import load_video_captioner
 
+        if self.config.model is None:
+            raise OnlookerError(
+                "dense_captioner needs a model: name its folder (-o caption.model=DIR); `onlooker train dvc` makes one"
+            )
         model, pieces = load_video_captioner(self.config.model, context.device)
         if not isinstance(model, Model):
             raise OnlookerError(f"model {self.config.model!r} writes one text about a whole video: it has no live form")

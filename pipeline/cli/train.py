@@ -20,6 +20,10 @@ Train the embedded model from captioned photographs (Flickr8k's layout: flickr8k
 
 The order: features (the frozen ImageNet trunk over all photographs, minutes to an hour), then tower (the space that
 pictures and texts share, minutes) and captioner (hours on a CPU; a run that was interrupted goes on). `tiny` does all.
+
+`dvc` goes on from a captioner: on videos of several photographs, drawn from the cache, it learns when events begin and
+end, and to write them one after the other (Streaming Dense Video Captioning). The result is for the node
+`dense_captioner`.
 """
 
 
@@ -49,6 +53,17 @@ def add_parser(commands: Any) -> None:
             step.add_argument("--epochs", type=int, help="passes over the photographs (default: the recipe's)")
             step.add_argument("--seed", type=int, default=0, help="everything random depends on it (default: 0)")
         step.set_defaults(func=function)
+    dvc = steps.add_parser(
+        "dvc", help="train a dense captioner: events with start and end", description="Train a dense captioner."
+    )
+    _data_option(dvc)
+    dvc.add_argument("--cache", metavar="DIR", default="cache/features", help="feature cache (default: %(default)s)")
+    dvc.add_argument("--out", metavar="DIR", default="out/dense", help="weights (default: %(default)s)")
+    dvc.add_argument("--start", default="tiny", help="captioner to start from (default: %(default)s)")
+    dvc.add_argument("--steps", type=int, help="updates of four videos each (default: the recipe's)")
+    dvc.add_argument("--points", type=int, help="decoding points of a video (default: the recipe's)")
+    dvc.add_argument("--seed", type=int, default=0, help="everything random depends on it (default: 0)")
+    dvc.set_defaults(func=_dvc)
     videos = steps.add_parser("videos", help="make videos with known truth", description="Write MP4 and truth JSON.")
     _data_option(videos)
     videos.add_argument("--split", choices=["train", "dev", "test"], default="dev")
@@ -149,6 +164,29 @@ def _captioner(args: argparse.Namespace) -> int:
 
 def _tiny(args: argparse.Namespace) -> int:
     return _features(args) or _tower(args) or _captioner(args)
+
+
+def _dvc(args: argparse.Namespace) -> int:
+    data, cache = _data(args), Path(args.cache)
+    if not (cache / "index.json").is_file():
+        raise UsageError(f"{args.cache!r} is no feature cache; fill it with: onlooker train features --cache DIR.")
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from onlooker.training.dvc_tiny import DenseTinyRecipe, train_dense_tiny
+
+    given = {name: getattr(args, name) for name in ("start", "steps", "points") if getattr(args, name) is not None}
+    recipe = DenseTinyRecipe(seed=args.seed, **given)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("dvc", total=recipe.steps)
+
+        def report(step: int, loss: Any) -> None:
+            words, times = (float(part.detach()) for part in (loss.caption, loss.time))
+            bar.update(task, completed=step, description=f"words {words:.2f} times {times:.2f}")
+
+        train_dense_tiny(data, cache, Path(args.out), recipe, report)
+    print(f"written to {args.out}; use it with --graph dense -o caption.model={args.out}")
+    return 0
 
 
 def _videos(args: argparse.Namespace) -> int:

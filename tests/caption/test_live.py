@@ -186,8 +186,9 @@ def test_a_model_without_live_form_is_refused(tmp_path):
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     save_video_captioner(tmp_path / "copies", copies, pieces)
     save_video_captioner(tmp_path / "paragraph", paragraph(), pieces)
-    for name, reason in (("copies", "copy_context"), ("paragraph", "live form"), ("missing", "folder")):
-        node = DenseCaptioner(DenseCaptioner.Config(model=str(tmp_path / name)))
+    wrong = {str(tmp_path / "copies"): "copy_context", str(tmp_path / "paragraph"): "live form"}
+    for name, reason in [*wrong.items(), (str(tmp_path / "missing"), "folder"), (None, "train dvc")]:
+        node = DenseCaptioner(DenseCaptioner.Config(model=name))
         with pytest.raises(OnlookerError, match=reason):
             node.open(Context())
 

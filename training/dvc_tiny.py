@@ -1,0 +1,116 @@
+"""The dense captioner `tiny`: the embedded caption decoder learns time tokens on videos of captioned photographs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from onlooker.operators.caption.captioner import Captioner
+from onlooker.operators.caption.dense import DenseCaptioner
+from onlooker.operators.caption.dense_config import DenseConfig, MemoryConfig, SearchConfig
+from onlooker.operators.caption.dense_load import save_video_captioner
+from onlooker.operators.caption.load import load_captioner
+from onlooker.training.captions import Split
+from onlooker.training.dvc import DvcRecipe, DvcTrainer
+from onlooker.training.dvc_loss import CaptionLoss, CaptionLossOptions
+from onlooker.training.dvc_scenes import SceneRecipe, SceneVideos, grow_rows
+from onlooker.training.dvc_targets import TargetOptions
+from onlooker.training.schedules import LearningRate
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseTinyRecipe:
+    """Everything that decides the weights, beside the data.
+
+    Attributes:
+        start: captioner to start from, a name or folder.
+        points: P, decoding points of a video.
+        max_length: L of a row: the events of a point, and those told before.
+        rate: learning rate after warm-up; it falls along half a cosine.
+        scenes: how videos are drawn. There are as many time bins as a video has frames.
+    """
+
+    seed: int = 0
+    start: str = "tiny"
+    steps: int = 2000
+    videos: int = 4
+    points: int = 4
+    max_length: int = 96
+    rate: float = 2e-4
+    warmup_steps: int = 100
+    memory: MemoryConfig = dataclasses.field(default_factory=lambda: MemoryConfig(size=98))
+    scenes: SceneRecipe = dataclasses.field(default_factory=SceneRecipe)
+
+
+def dense_from_captioner(captioner: Captioner, recipe: DenseTinyRecipe) -> DenseCaptioner:
+    """A dense model with the captioner's weights; rows of time tokens and later positions are new."""
+    bins = recipe.scenes.frames
+    own = captioner.decoder.config
+    decoder = dataclasses.replace(
+        own, vocab_size=own.vocab_size + bins, max_positions=max(own.max_positions, recipe.max_length)
+    )
+    model = DenseCaptioner(
+        DenseConfig(
+            encoder=None,
+            decoder=decoder,
+            memory=recipe.memory,
+            search=SearchConfig(beam=3),
+            num_bins=bins,
+            max_length=recipe.max_length,
+            train_points=recipe.points,
+            test_points=recipe.points,
+        )
+    )
+    state = dict(captioner.decoder.state_dict())
+    state["words.weight"] = grow_rows(state["words.weight"], bins, recipe.seed)
+    state["positions.weight"] = grow_rows(
+        state["positions.weight"], decoder.max_positions - own.max_positions, recipe.seed
+    )
+    state["output.bias"] = torch.cat([state["output.bias"], state["output.bias"].new_zeros(bins)])
+    state["output.weight"] = (
+        state["words.weight"] if own.tie_word_embeddings else grow_rows(state["output.weight"], bins, recipe.seed + 1)
+    )
+    model.decoder.load_state_dict(state)
+    return model
+
+
+def train_dense_tiny(
+    data: Path,
+    cache: Path,
+    out: Path,
+    recipe: DenseTinyRecipe | None = None,
+    report: Callable[[int, CaptionLoss], None] | None = None,
+) -> DenseCaptioner:
+    """Train a dense captioner and write the folder that the node `dense_captioner` reads.
+
+    Args:
+        data: the data folder (see `onlooker.training.flickr`).
+        cache: a token cache that is filled (see `onlooker.training.features`).
+        out: folder for weights, vocabulary and config.
+        recipe: what decides the weights.
+        report: is told the number and the loss of every step.
+
+    Raises:
+        ValueError: the captioner to start from is not one of ours.
+    """
+    recipe = recipe or DenseTinyRecipe()
+    captioner = load_captioner(recipe.start)
+    if not isinstance(captioner, Captioner):
+        raise ValueError(f"captioner {recipe.start!r} is no GIT decoder of ours: start from tiny or a folder of it")
+    model = dense_from_captioner(captioner, recipe)
+    videos = SceneVideos(Split.open(data, cache, None, "train"), captioner.vocabulary, recipe.scenes)
+    training = DvcRecipe(
+        seed=recipe.seed,
+        steps=recipe.steps,
+        videos=recipe.videos,
+        rate=LearningRate(recipe.rate, recipe.warmup_steps, cosine_steps=recipe.steps),
+        clip=1.0,
+        targets=TargetOptions(num_dense_outputs=recipe.points),
+        loss=CaptionLossOptions(label_smoothing=0.1),
+    )
+    DvcTrainer(model, training).run(videos, report)
+    save_video_captioner(out, model.eval(), captioner.vocabulary.pieces, torch.float16)
+    return model
