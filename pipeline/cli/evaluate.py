@@ -123,13 +123,13 @@ def _print_table(report: Report) -> None:
         title_justify="left",
     )
     names = [name for name in ("CIDEr", "METEOR", "SODA_c", "F1") if name in scores]
-    for name in names:
-        captions.add_column(name, justify="right")
+    for head in names:
+        captions.add_column(head, justify="right")
     captions.add_row(*(scores[name] for name in names))
     intervals = Table()
     for head in ("IoU", *thresholds, "mean"):
         intervals.add_column(head, justify="right")
-    for name in ("precision", "recall"):
-        intervals.add_row(name, *(scores[f"{name}@{t}"] for t in thresholds), scores[name])
+    for row in ("precision", "recall"):
+        intervals.add_row(row, *(scores[f"{row}@{t}"] for t in thresholds), scores[row])
     console.print(captions)
     console.print(intervals)

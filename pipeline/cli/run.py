@@ -64,6 +64,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     outputs.add_argument("--vtt", metavar="F.vtt", help="captions and query events as WebVTT")
     outputs.add_argument("--srt", metavar="F.srt", help="the same as SubRip")
+    outputs.add_argument("--activitynet", metavar="F.json", help="captions as JSON for `onlooker eval dense-captions`")
     outputs.add_argument("--report", metavar="F.html", help="one self-contained page: timeline, key frames, curves")
     outputs.add_argument("--video", metavar="F.mp4", help="the video with captions and queries drawn in")
     how = parser.add_argument_group("how to run")
@@ -123,7 +124,7 @@ def _interruptible(session: Session, display: Display) -> Iterator[None]:
 
 def _sinks(args: argparse.Namespace, source: str, graph: Graph) -> list[Sink]:
     """The sinks that the options ask for; no two may write the same file, none the source."""
-    chosen = [p for p in (args.events, args.vtt, args.srt, args.report, args.video) if p and p != "-"]
+    chosen = [p for p in (args.events, args.vtt, args.srt, args.activitynet, args.report, args.video) if p and p != "-"]
     taken = {os.path.realpath(source): "the source"}
     for path in chosen:
         real = os.path.realpath(path)
@@ -143,6 +144,10 @@ def _sinks(args: argparse.Namespace, source: str, graph: Graph) -> list[Sink]:
         from ..sinks.subtitles import SrtSink
 
         sinks.append(SrtSink(args.srt))
+    if args.activitynet:
+        from ..sinks.activitynet import ActivityNetSink
+
+        sinks.append(ActivityNetSink(args.activitynet))
     if args.report:
         from ..sinks.report import ReportSink
 

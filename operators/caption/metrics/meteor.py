@@ -79,8 +79,8 @@ class Meteor:
     def __init__(self) -> None:
         """Start the process; it loads its tables (seconds) before it answers the first question."""
         jar = find_jar("meteor", "meteor-1.5.jar")
-        # One collector thread: the process shares the machine.
-        command = [find_java(), "-XX:+UseSerialGC", "-Xmx2G", "-jar", str(jar)]
+        # One collector thread, as the process shares the machine; its tables take most of a gigabyte.
+        command = [find_java(), "-XX:+UseSerialGC", "-Xms1G", "-Xmx2G", "-jar", str(jar)]
         self._process = subprocess.Popen(
             [*command, "-", "-", "-stdio", "-l", "en", "-norm"],
             stdin=subprocess.PIPE,

@@ -17,8 +17,8 @@ def _capital_forms(words: str) -> frozenset[str]:
 ABBREVIATIONS = (
     _forms(
         "al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext "
-        "feb fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn "
-        "plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo"
+        "feb fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla "
+        "penn plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo"
     )
     | _capital_forms("ark az del ill la mass miss ore pa tex wash")
     | frozenset(["pte", "Pte", "pty", "Pty", "ppte", "Ppte", "ppty", "Ppty", "ptes", "Ptes", "ptys", "Ptys"])
