@@ -117,14 +117,15 @@ def _print_table(report: Report) -> None:
     scores = {name: f"{100 * value:.2f}" for name, value in report.scores.items()}
     thresholds = [name.partition("@")[2] for name in scores if name.startswith("precision@")]
     console = Console(highlight=False)
-    captions = Table(
-        title=f"{len(report.videos.keys)} videos, {report.predictions_per_video:.2f} captions each, "
-        f"protocol {report.protocol}",
-        title_justify="left",
+    console.print(
+        f"{len(report.videos.keys)} videos, {report.predictions_per_video:.2f} captions each, "
+        f"protocol {report.protocol}, scores times 100",
+        soft_wrap=True,
     )
+    captions = Table()
     names = [name for name in ("CIDEr", "METEOR", "SODA_c", "F1") if name in scores]
-    for head in names:
-        captions.add_column(head, justify="right")
+    for name in names:
+        captions.add_column(name, justify="right")
     captions.add_row(*(scores[name] for name in names))
     intervals = Table()
     for head in ("IoU", *thresholds, "mean"):
