@@ -48,6 +48,7 @@ def caption_tokens(caption: str) -> str:
 
 def split_words(text: str) -> list[list[str]]:
     """All tokens of every line, in lower case."""
+    text = text.replace("\u00ad", "")  # soft hyphens
     lines: list[list[str]] = [[]]
     position, end = 0, len(text)
     while position < end:

@@ -44,16 +44,14 @@ def _joined(match: re.Match[str]) -> list[str]:
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _FRACTIONS = {"\u00bc": "1/4", "\u00bd": "1/2", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3"}
 
-# Character classes. Letters of all scripts; combining marks belong to their letter.
-_MARK = "\u0300-\u036f\u00ad"
-_NUMERAL = (
-    "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u2189\u2460-\u249b\u24ea-\u24ff\u2776-\u2793"  # not letters
-)
-_L = f"(?:[^\\W\\d_{_NUMERAL}][{_MARK}]*)"
+# Character classes: a letter of any script with its combining marks, a letter or digit, an apostrophe, a blank, and a
+# blank or end of line. Python counts numerals such as superscripts among the word characters; they are no letters here.
+_NUMERAL = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u2189\u2460-\u249b\u24ea-\u24ff\u2776-\u2793"
+_L = f"(?:[^\\W\\d_{_NUMERAL}][\u0300-\u036f]*)"
 _A = f"(?:{_L}|[0-9])"
 _Q = "['\u2019\x92]"
 _S = "[ \\t\u00a0\u2000-\u200a\u3000]"
-_N = "[ \\t\u00a0\u2000-\u200a\u3000\n]"  # also over the end of the line
+_N = "[ \\t\u00a0\u2000-\u200a\u3000\n]"
 
 _fused = "|".join(FUSED)
 
@@ -78,25 +76,31 @@ _WORDS: list[tuple[str, Emit]] = [
     (f"((?i:{_fused}))", lambda m: [m[1][:3], m[1][3:]]),
     (f"([A-Za-z]*[A-MO-Za-mo-z])[nN]{_Q}[tT]", _same),
     (f"([nN]{_Q}[tT])", lambda m: ["n't"]),
+    # words, and compounds: well-known, he/she, file.txt
     (f"({_L}+)", _same),
     (f"({_THING})", _same),
     ("([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*(?:\\\\?/[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*){1,2})", _same),
     (f"({_L}{_A}*(?:\\.{_L}{_A}*)+(?:-{_A}+)*)", _same),
+    # words that keep an apostrophe: O'Neill, l'amour, ma'am; y'all is cut after it
     (f"([dlnoA-HJ-Z]{_Q}(?!{_CLITIC}){_L}{_A}+|{_L}+[aeiouyAEIOUY]{_Q}(?!{_CLITIC})[aeiouA-Z]{_L}*)", _same),
     (f"((?i:[djly]|ol|somethin){_Q})", _same),
     (f"((?i:e{_Q}er|c{_Q}mon|c{_Q}est|ev{_Q}ry|li{_Q}l))", _same),
+    # AT&T, C++, US$, Yahoo!s
     ("([A-Z]+(?:&[A-Z]+)+)", _same),
     ("([cC]\\+\\+|[cCfF]#|[A-Z]{1,3}\\$)", _same),
     ("([A-Za-z]+(?:[?!][A-Za-z]+)+)", _same),
     # abbreviations and acronyms
+    # a letter with a period, alone or several: the sentence ends there if a usual beginning of one follows
     (f"([A-Za-z]\\.){_N}+(?:{_starter}{_S}|{_TAG}{_N})", lambda m: [m[1][0], "."]),
     (f"((?:[A-Za-z]\\.){{2,}}){_N}+(?:{_starter}{_S}|{_TAG}{_N})", _head_and_period),
     ("((?:[A-Za-z]\\.)+)", _same),
+    # an abbreviation ends the sentence before a capital, a tag and the end of the text
     (f"({_short}\\.)(?:{_N}+(?:{_CAPITAL}|{_TAG}|\\Z)|\\Z)", _head_and_period),
     (f"({_short}\\.)(?:[\\s\\S][\\s\\S]|,)", _same),
     (f"({_short}\\.)", _head_and_period),
     (f"({_any(TITLES)}\\.)", _same),
     (f"({_any(NUMBER_ABBREVIATIONS)}\\.){_S}?[0-9]", _same),
+    # any word keeps a period before these marks, and within a compound
     (f"({_THING}\\.)[,;:]", _same),
     ("([A-Za-z0-9][A-Za-z0-9.,]*(?:-[A-Za-z0-9]+)+)", _same),
     # addresses
@@ -115,8 +119,10 @@ _SYMBOLS = (
 )
 
 _OTHERS: list[tuple[str, Emit]] = [
+    # addresses and numbers behind a sign
     (f"([#%&*+~^\u00a1-\u1fff\u2010-\u2027\u2030-\u2fff]{_HOST}(?:/{_PATH}+{_PATH_END})?)", _same),
     ("([-+]?[0-9]*(?:[.:,][0-9]+)+|[-+][0-9]+)", _same),
+    # apostrophes and quotes; a straight one opens before a word and closes elsewhere
     (f"({_Q}(?i:[sdm]|ll|re|ve))[^A-Za-z]", _clitic),
     (f"({_Q}[sSdDmM])", _clitic),
     ("('(?i:tis|twas))", lambda m: [m[1][:2], m[1][2:]]),
@@ -135,6 +141,7 @@ _OTHERS: list[tuple[str, Emit]] = [
     ("([\u201d\x94\u00bb])", _as("''")),
     ('("|&quot;)[A-Za-z0-9$]', _as("``")),
     ('("|&quot;)', _as("''")),
+    # dashes and dots
     ("(-[LRlr][RCSrcs][Bb]-)", _same),
     ("(-_-)", _same),
     ("(-{2,4}|[\u2013-\u2015\x96\x97])", _as("--")),
@@ -142,6 +149,7 @@ _OTHERS: list[tuple[str, Emit]] = [
     ("(\\.{3,5}|[\u2026\x85]|\\.(?: \\.){2,4})", _as("...")),
     ("(\\.)", _same),
     ("(\\([0-9]{2,4}\\)[- \u00a0]?[0-9]{3,4}[- \u00a0]?[0-9]{3,5})", _joined),  # telephone
+    # mark-up
     (f"({_TAG}|<!--[^\n]*?-->)", _joined),
     ("(<<|>>)", _same),
     ("(&(?i:amp);|&)", _as("&")),
@@ -151,10 +159,12 @@ _OTHERS: list[tuple[str, Emit]] = [
     ("(&(?i:apos);)", _as("'")),
     ("(&(?i:mdash|ndash);)", _as("--")),
     ("(&#[0-9]+;)", _same),
+    # currencies and fractions
     ("([$\u20ac\x80\u00a4\u20a0])", _as("$")),
     ("(\u00a3)", _as("#")),
     ("(\u00a2)", _as("cents")),
     ("([\u00bc\u00bd\u00be\u2153\u2154])", lambda m: [_FRACTIONS[m[1]]]),
+    # tags, runs of marks, faces (which need something after them), brackets, and what stands alone
     (f"(#{_L}+|##)", _same),
     ("(@[A-Za-z_][A-Za-z0-9_]*|@@)", _same),
     ("(\\*+|_+)", _same),
