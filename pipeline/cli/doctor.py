@@ -61,6 +61,7 @@ def _sections() -> Iterator[tuple[str, list[Finding]]]:
     yield "codecs", [*_codecs()]
     yield "weights", [*_weights()]
     yield "runners", [*_runners()]
+    yield "metrics", [*_metrics()]
 
 
 def _versions() -> Iterator[Finding]:
@@ -145,3 +146,13 @@ def _runners() -> Iterator[Finding]:
         yield Finding("note", "ray", f"/dev/shm has {free >> 20} MB free; Ray wants 256 MB, give the container more")
     else:
         yield Finding("ok", "ray", "a local instance is started and stopped with each run")
+
+
+def _metrics() -> Iterator[Finding]:
+    from onlooker.operators.caption.metrics.meteor import METEOR_JAR, MeteorUnavailable, find_jar, find_java
+
+    try:
+        find_jar(*METEOR_JAR)
+        yield Finding("ok", "METEOR, SODA_c", f"by {find_java()}")
+    except MeteorUnavailable as unavailable:
+        yield Finding("note", "METEOR, SODA_c", str(unavailable))

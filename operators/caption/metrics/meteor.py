@@ -18,7 +18,10 @@ from typing import IO, Self
 
 from onlooker.operators.errors import OnlookerError
 
-__all__ = ["Meteor", "MeteorError", "MeteorUnavailable", "find_java", "find_jar"]
+__all__ = ["METEOR_JAR", "Meteor", "MeteorError", "MeteorUnavailable", "find_java", "find_jar"]
+
+METEOR_JAR = ("meteor", "meteor-1.5.jar")
+"""Where it lies in the package, for `find_jar`."""
 
 _PACKAGE = "pycocoevalcap"
 _BATCH = 100
@@ -78,7 +81,7 @@ class Meteor:
 
     def __init__(self) -> None:
         """Start the process; it loads its tables (seconds) before it answers the first question."""
-        jar = find_jar("meteor", "meteor-1.5.jar")
+        jar = find_jar(*METEOR_JAR)
         # One collector thread, as the process shares the machine; its tables take most of a gigabyte.
         command = [find_java(), "-XX:+UseSerialGC", "-Xms1G", "-Xmx2G", "-jar", str(jar)]
         self._process = subprocess.Popen(
