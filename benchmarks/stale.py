@@ -11,7 +11,9 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +22,9 @@ from common import publish, table
 from onlooker.operators.caption.node import GitCaptioner
 from onlooker.operators.contract import Context, Inputs
 from onlooker.operators.memory.node import ClusteringMemory
-from onlooker.operators.packets import Memory, Tokens
+from onlooker.operators.packets import Embedding, Tokens
 from onlooker.operators.tower import load_tower
+from onlooker.pipeline.assemble import make_plan
 from onlooker.training.bleu import sentence_bleu
 from onlooker.training.features import view_pixels
 from onlooker.training.flickr import read_split
@@ -30,34 +33,47 @@ STEP = 0.5
 VIEWS = 12
 
 
-def tokens_of(path: Path) -> npt.NDArray[np.float32]:
-    """(VIEWS, N, D) float32 tokens of camera views of one photograph."""
+@dataclass(frozen=True)
+class Views:
+    """Camera views of one photograph as the tower sees them."""
+
+    tokens: npt.NDArray[np.float32]
+    """(VIEWS, N, D)."""
+    features: npt.NDArray[np.float32]
+    """(VIEWS, E)."""
+
+
+def views_of(path: Path) -> Views:
+    """All views of one photograph."""
     pixels = np.stack([view_pixels(path, view, seed=5) for view in range(1, VIEWS + 1)])
-    found: npt.NDArray[np.float32] = load_tower("tiny").encode_frames(pixels).tokens.numpy()
-    return found
+    found = load_tower("tiny").encode_frames(pixels)
+    return Views(found.tokens.numpy(), found.features.numpy())
 
 
-def stream(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], hour: float) -> Iterator[Tokens]:
+def stream(first: Views, second: Views, hour: float) -> Iterator[tuple[Tokens, Embedding]]:
     """Two samples a second: ``hour`` seconds of the first scene, 30 s of the second, in random views."""
     rng = np.random.default_rng(0)
-    for i in range(int((hour + 30) / STEP) + 1):
-        scene = first if i * STEP < hour else second
-        yield Tokens("trial", 0, i * STEP, scene[rng.integers(VIEWS)])
+    for i in range(int((hour + 30) / STEP)):
+        t, view = i * STEP, rng.integers(VIEWS)
+        scene = first if t < hour else second
+        yield Tokens("trial", 0, t, scene.tokens[view]), Embedding("trial", 0, t, scene.features[view])
 
 
-def caption(frames: Iterator[Tokens], horizon: float | None, captioner: GitCaptioner) -> str:
-    """The caption after the last frame."""
-    operator = ClusteringMemory(ClusteringMemory.Config(horizon=horizon))
-    operator.open(Context())
-    state, latest = operator.initial_state("trial"), None
-    for frame in frames:
-        state, out = operator.process(state, Inputs({"tokens": [frame]}, frame.t, frame.t))
-        latest = out.packets.get("memory", [latest])[-1]
-    assert isinstance(latest, Memory)
-    before = captioner.initial_state("trial")
-    before, _ = captioner.process(before, Inputs({"memory": [latest]}, latest.t, latest.t))
-    _, out = captioner.flush(before, latest.t + STEP)
-    text: str = out.packets["events"][0].events[0].data.text  # type: ignore[attr-defined]
+def caption(frames: Iterator[tuple[Tokens, Embedding]], hour: float, horizon: float | None, config: Any) -> str:
+    """The caption of the last interval."""
+    memory = ClusteringMemory(ClusteringMemory.Config(horizon=horizon))
+    captioner = GitCaptioner(config)
+    memory.open(Context())
+    captioner.open(Context())
+    kept, state = memory.initial_state("trial"), captioner.initial_state("trial")
+    for tokens, embedding in frames:
+        t = tokens.t
+        kept, out = memory.process(kept, Inputs({"tokens": [tokens]}, t, t))
+        if t >= hour + 30 - config.interval:
+            packets = {"memory": out.packets.get("memory", []), "embedding": [embedding]}
+            state, _ = captioner.process(state, Inputs(packets, t, t))
+    _, told = captioner.flush(state, hour + 30)
+    text: str = told.packets["events"][0].events[0].data.text  # type: ignore[attr-defined]
     return text
 
 
@@ -77,23 +93,23 @@ def main() -> None:
         parser.error("name the data folder by --data or ONLOOKER_DATA")
     photographs = read_split(Path(args.data), args.split)
     pairs = np.random.default_rng(1).choice(len(photographs), (args.trials, 2), replace=False)
-    captioner = GitCaptioner(GitCaptioner.Config())
-    captioner.open(Context())
+    nodes = {node.name: node.config for node in make_plan("file").graph.nodes}
+    horizon_of_graph = nodes["memory"].horizon
     kinds: dict[str, float | None] = {
-        "file graph, horizon 5 s": 5.0,
+        f"file graph, horizon {horizon_of_graph:g} s": horizon_of_graph,
         "horizon 60 s": 60.0,
         "twin: never restarts": None,
     }
     trials = {kind: args.trials if horizon else args.twin_trials for kind, horizon in kinds.items()}
     new = dict.fromkeys(kinds, 0)
     for done, (a, b) in enumerate(pairs, 1):
-        first, second = (tokens_of(photographs.images / photographs.files[i]) for i in (a, b))
+        first, second = (views_of(photographs.images / photographs.files[i]) for i in (a, b))
         for kind, horizon in kinds.items():
             if done > trials[kind]:
                 continue
             # What a memory that restarts has seen before its last two restarts cannot change it.
-            hour = args.seconds if horizon is None else min(args.seconds, 3 * horizon)
-            text = caption(stream(first, second, hour), horizon, captioner)
+            hour = args.seconds if horizon is None else min(args.seconds, 3 * max(horizon, nodes["caption"].interval))
+            text = caption(stream(first, second, hour), hour, horizon, nodes["caption"])
             of_new, of_old = (sentence_bleu(text, photographs.captions[i]) for i in (b, a))
             new[kind] += of_new > of_old
         print(f"{done}: {new}", file=sys.stderr, flush=True)
