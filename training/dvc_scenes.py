@@ -100,10 +100,3 @@ def _show(tokens: Tensor, shown: Tensor, start: int, seen: int) -> None:
     right = torch.arange(shown.shape[1]) % side >= side // 2  # N; rows of a square grid follow each other
     tokens[start : start + both, right] = shown[:both, right]
     tokens[start + both : start + len(shown)] = shown[both:]
-
-
-def grow_rows(rows: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Rows (V, H) and `count` more that are drawn with the same spread: tokens the model has to learn."""
-    generator = torch.Generator().manual_seed(seed)
-    new = torch.randn(count, *rows.shape[1:], generator=generator) * rows.std()
-    return torch.cat([rows, new.to(rows.dtype)])

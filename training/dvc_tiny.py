@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.dense import DenseCaptioner
@@ -16,7 +17,7 @@ from onlooker.operators.caption.load import load_captioner
 from onlooker.training.captions import Split
 from onlooker.training.dvc import DvcRecipe, DvcTrainer
 from onlooker.training.dvc_loss import CaptionLoss, CaptionLossOptions
-from onlooker.training.dvc_scenes import SceneRecipe, SceneVideos, grow_rows
+from onlooker.training.dvc_scenes import SceneRecipe, SceneVideos
 from onlooker.training.dvc_targets import TargetOptions
 from onlooker.training.schedules import LearningRate
 
@@ -65,13 +66,13 @@ def dense_from_captioner(captioner: Captioner, recipe: DenseTinyRecipe) -> Dense
         )
     )
     state = dict(captioner.decoder.state_dict())
-    state["words.weight"] = grow_rows(state["words.weight"], bins, recipe.seed)
-    state["positions.weight"] = grow_rows(
+    state["words.weight"] = _grow_rows(state["words.weight"], bins, recipe.seed)
+    state["positions.weight"] = _grow_rows(
         state["positions.weight"], decoder.max_positions - own.max_positions, recipe.seed
     )
     state["output.bias"] = torch.cat([state["output.bias"], state["output.bias"].new_zeros(bins)])
     state["output.weight"] = (
-        state["words.weight"] if own.tie_word_embeddings else grow_rows(state["output.weight"], bins, recipe.seed + 1)
+        state["words.weight"] if own.tie_word_embeddings else _grow_rows(state["output.weight"], bins, recipe.seed + 1)
     )
     model.decoder.load_state_dict(state)
     return model
@@ -114,3 +115,10 @@ def train_dense_tiny(
     DvcTrainer(model, training).run(videos, report)
     save_video_captioner(out, model.eval(), captioner.vocabulary.pieces, torch.float16)
     return model
+
+
+def _grow_rows(rows: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Rows (V, H) and `count` more that are drawn with the same spread: tokens the model has to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    new = torch.randn(count, *rows.shape[1:], generator=generator) * rows.std()
+    return torch.cat([rows, new.to(rows.dtype)])

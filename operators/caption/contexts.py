@@ -163,9 +163,17 @@ def rescale_times(tokens: Tensor, times: TimeTokens, point: int) -> Tensor:
     With points at equal distances that is bin * (point + 1) / (point + 2), rounded down. The rounding adds up over
     points: old events drift towards the start, as in the reference.
     """
-    bins = (tokens - times.vocab_size) * (point + 1)
-    rescaled = torch.div(bins, point + 2, rounding_mode="floor") + times.vocab_size
-    return torch.where(times.is_time(tokens), rescaled, tokens)
+    return stretch_times(tokens, times, point + 1, point + 2)
+
+
+def stretch_times(tokens: Tensor, times: TimeTokens, seen: int, total: int, slack: int = 0) -> Tensor:
+    """Times relative to `seen` become relative to `total`, in any common unit: bin * seen / total, rounded down.
+
+    `slack`, in the same unit, is added first: where lengths are themselves rounded, whole quotients have to stay whole.
+    """
+    bins = (tokens - times.vocab_size) * seen + slack
+    stretched = torch.div(bins, total, rounding_mode="floor") + times.vocab_size
+    return torch.where(times.is_time(tokens), stretched, tokens)
 
 
 def drop_times(tokens: Tensor, times: TimeTokens) -> Tensor:

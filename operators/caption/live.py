@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .contexts import drop_times, empty_context, merge_tokens
+from .contexts import drop_times, empty_context, merge_tokens, stretch_times
 from .dense_events import caption_text, parse_events
 from .time_tokens import TimeTokens
 
@@ -90,7 +90,8 @@ class LiveCaptions:
         if context.row is None or origin_us != context.origin_us:
             told = self._rebase(context, origin_us, age)
         else:
-            context.row = self._rescaled(context.row, context.age_us, age)
+            # Ages are rounded to microseconds, hence the slack.
+            context.row = stretch_times(context.row, self.times, context.age_us, age, slack=age // 1000)
         context.origin_us, context.age_us = origin_us, age
         return told
 
@@ -143,13 +144,6 @@ class LiveCaptions:
         now = self._read(context)
         found = [(now.get(place, before), before) for place, before in sorted(context.told.items())]
         return [replace(caption, number=before.number, rev=before.rev) for caption, before in found]
-
-    def _rescaled(self, row: Tensor, age_us: int, new_age_us: int) -> Tensor:
-        """Times relative to the old age become relative to the new one, rounded down as in the reference."""
-        # A little is added, for ages are rounded to microseconds: a quotient that is a whole number has to stay one.
-        bins = (row - self.times.vocab_size) * age_us + new_age_us // 1000
-        scaled = torch.div(bins, new_age_us, rounding_mode="floor") + self.times.vocab_size
-        return torch.where(self.times.is_time(row), scaled, row)
 
     def _read(self, context: LiveContext) -> dict[int, LiveCaption]:
         """The captions of the row by their place; those without words, or whose times are none, are left out."""
