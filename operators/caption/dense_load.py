@@ -16,11 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
-from onlooker.operators.caption.load import CaptionerError
+from onlooker.operators.caption.load import FILES, CaptionerError, require_files
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
 
 VideoCaptioner = DenseCaptioner | ParagraphCaptioner
-_FILES = ("config.json", "model.safetensors", "vocab.txt")
 _KIND = "architecture"
 _DENSE, _PARAGRAPH = "git-dense", "git-paragraph"
 
@@ -70,10 +69,8 @@ def load_video_captioner(folder: str | Path, device: str = "cpu") -> LoadedCapti
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CaptionerError(f"no folder {str(folder)!r}: give one with {', '.join(_FILES)}")
-    missing = [name for name in _FILES if not (folder / name).is_file()]
-    if missing:
-        raise CaptionerError(f"folder {folder.name!r} is not a video captioner: it lacks {', '.join(missing)}")
+        raise CaptionerError(f"no folder {str(folder)!r}: give one with {', '.join(FILES)}")
+    require_files(folder, "video captioner")
     try:
         model = _build(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         state: dict[str, Any] = load_file(folder / "model.safetensors")

@@ -18,7 +18,7 @@ from .git import GitConfig, GitDecoder
 from .wordpiece import WordPiece
 
 _WEIGHTS = Path(__file__).parent / "weights"
-_FILES = ("config.json", "model.safetensors", "vocab.txt")
+FILES = ("config.json", "model.safetensors", "vocab.txt")
 
 # What a name on the Hugging Face hub looks like. A path that does not exist looks the same if it has two parts.
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -74,9 +74,7 @@ def _folder(name_or_folder: str | Path) -> Path | None:
 
 
 def _load(folder: Path) -> Captioner:
-    missing = [name for name in _FILES if not (folder / name).is_file()]
-    if missing:
-        raise CaptionerError(f"folder {folder.name!r} is not a captioner: it lacks {', '.join(missing)}")
+    require_files(folder, "captioner")
     try:
         values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         decoder = GitDecoder(GitConfig(**values["decoder"]))
@@ -89,3 +87,14 @@ def _load(folder: Path) -> Captioner:
         return Captioner(decoder, WordPiece.from_file(folder / "vocab.txt"), memory_size, options)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CaptionerError(f"captioner {folder.name!r} cannot be loaded: {error}") from error
+
+
+def require_files(folder: Path, kind: str) -> None:
+    """Refuse a folder without the `FILES` of a captioner; `kind` is what the message calls it.
+
+    Raises:
+        CaptionerError: some are missing; the message names them.
+    """
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise CaptionerError(f"folder {folder.name!r} is not a {kind}: it lacks {', '.join(missing)}")

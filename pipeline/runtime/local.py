@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import queue
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from onlooker.operators.contract import Control, Source
 
 from ..graph import Edge, Graph
 from .batch import Batch, SourceSpec, make_source, read_stream
+from .glibc import keep_freed_memory
 from .stage import Stage
 
 __all__ = ["LocalRunner"]
@@ -173,18 +173,3 @@ class LocalRunner:
             self._put(position, _Failure(error))
         except _Abandoned:
             return
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep the memory of freed activations instead of giving it back after each model call.
-
-    Otherwise every call faults its tens of megabytes in again, a quarter of a CNN's time. One arena for all threads,
-    since only the main one can grow without limit. Elsewhere than on glibc this does nothing.
-    """
-    mmap_threshold, trim_threshold, arena_max = -3, -1, -8  # malloc.h
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    for parameter, value in ((arena_max, 1), (mmap_threshold, 1 << 30), (trim_threshold, (1 << 31) - 1)):
-        mallopt(parameter, value)

@@ -5,8 +5,6 @@ This is where the engine keeps the promises of the operator contract: alignment 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
 import time
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from onlooker.operators.packets import Packet
 
 from ..graph import Edge, Graph, Node
 from .batch import Batch
+from .glibc import give_back_freed_memory
 
 __all__ = ["Stage", "StageSnapshot"]
 
@@ -87,7 +86,7 @@ class Stage:
             operator: Operator[Any] = cls(node.config)
             operator.open(Context(threads, device, self._graph.read_ports(node, self._sinks)))
             self._operators[node.name] = operator
-        _give_back_freed_memory()
+        give_back_freed_memory()
 
     def close(self) -> None:
         """Close the operators."""
@@ -218,13 +217,3 @@ def _deliver(node: Node, memory: _NodeStream, batch: Batch, outputs: Outputs, de
             batch.packets.setdefault(f"{node.name}.{port}", []).append(packet)
         watermark = outputs.watermarks.get(port, default_watermark)
         memory.out_watermarks[port] = max(watermark, memory.out_watermarks.get(port, -math.inf))
-
-
-def _give_back_freed_memory() -> None:
-    """Return what loading took and freed to the system; glibc would keep it, see `keep_freed_memory`.
-
-    A tower is built whole before the side that is not used is dropped: that is 100 MB. Elsewhere than on glibc this
-    does nothing.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
