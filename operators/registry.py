@@ -16,6 +16,7 @@ __all__ = ["OPERATORS", "SOURCES", "UnknownNameError", "operator_class", "source
 
 SOURCES = {
     "decode": "onlooker.operators.decode.node:VideoSource",
+    "uniform": "onlooker.operators.decode.uniform_node:UniformSource",
 }
 
 OPERATORS = {
@@ -23,6 +24,7 @@ OPERATORS = {
     "clustering_memory": "onlooker.operators.memory.node:ClusteringMemory",
     "git_captioner": "onlooker.operators.caption.node:GitCaptioner",
     "dense_captioner": "onlooker.operators.caption.dense_node:DenseCaptioner",
+    "paper_captioner": "onlooker.operators.caption.paper_node:PaperCaptioner",
     "query_localizer": "onlooker.operators.localize.node:QueryLocalizer",
 }
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from onlooker.operators.events import stream_name
 
+from .config import builtin_graphs
 from .errors import UsageError
 from .graph import Edge, Graph, load_graph
 from .runtime.batch import SourceSpec
 from .session import Runner
 
-__all__ = ["EMBEDDED_MODEL", "Plan", "make_plan", "runner_factory", "source_spec"]
+__all__ = ["EMBEDDED_MODEL", "Mode", "Plan", "make_plan", "runner_factory", "source_spec"]
+
+Mode = Literal["live", "paper"]
+"""How a graph sees a file: as a stream, or as the papers' evaluations do."""
 
 EMBEDDED_MODEL = "tiny"
 """The model whose weights come with the package."""
@@ -33,6 +37,7 @@ class Plan:
 def make_plan(
     graph: str = "file",
     *,
+    mode: Mode = "live",
     model: str | None = None,
     pretrained: str | None = None,
     queries: Sequence[str] = (),
@@ -42,6 +47,7 @@ def make_plan(
 
     Args:
         graph: name of a built-in graph, or a YAML file.
+        mode: ``paper`` for the form of a built-in graph that sees a file as a whole, where it has one.
         model: tower to use instead of the graph's: ``tiny``, an open_clip name, a checkpoint.
         pretrained: open_clip pretrained tag of that tower.
         queries: what to look for, in words.
@@ -49,8 +55,10 @@ def make_plan(
 
     Raises:
         GraphError: the graph or an override is wrong.
-        UsageError: nothing would be left to do.
+        UsageError: nothing would be left to do, or the graph has no such mode.
     """
+    if mode == "paper":
+        graph = _paper_form(graph)
     settings: dict[str, dict[str, Any]] = {}
     for use in ("clip_tower", "query_localizer"):
         settings[use] = {} if model is None else {"model": model, "pretrained": pretrained}
@@ -62,6 +70,14 @@ def make_plan(
     if not plan.graph.event_edges:
         raise UsageError("nothing to do: the graph has no captions and no query; add --query TEXT.")
     return plan
+
+
+def _paper_form(graph: str) -> str:
+    paper = f"{graph}-paper"
+    if paper not in builtin_graphs():
+        forms = [name.removesuffix("-paper") for name in builtin_graphs() if name.endswith("-paper")]
+        raise UsageError(f"graph {graph!r} has no paper mode; those that have: {', '.join(forms)} (--graph NAME).")
+    return paper
 
 
 def _drop_idle(plan: Plan) -> None:

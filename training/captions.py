@@ -133,11 +133,13 @@ class Batches:
         for start in rng.permutation(starts):
             yield self._batch(rng, order[start : start + size], memories=number >= self.recipe.memory_from)
 
-    def _batch(self, rng: np.random.Generator, photos: npt.NDArray[np.int64], *, memories: bool) -> Batch:
+    def about(self, rng: np.random.Generator, photos: npt.NDArray[np.int64], memory: Tensor) -> Batch:
+        """The captions of the numbered photographs about the tokens (B, M, D) that are given for them."""
         text, target, positions, segment = self._texts(rng, photos)
-        return Batch(
-            self._memory(rng, photos, memories=memories), self._prefix(rng, photos), text, target, positions, segment
-        )
+        return Batch(memory, self._prefix(rng, photos), text, target, positions, segment)
+
+    def _batch(self, rng: np.random.Generator, photos: npt.NDArray[np.int64], *, memories: bool) -> Batch:
+        return self.about(rng, photos, self._memory(rng, photos, memories=memories))
 
     def _memory(self, rng: np.random.Generator, photos: npt.NDArray[np.int64], *, memories: bool) -> Tensor:
         """A random part of the tokens of one view, or where `memories` of a memory, of each photograph: (B, M, D)."""

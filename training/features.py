@@ -142,11 +142,12 @@ def fill_cache(folder: Path, data: Path, seed: int = 0, worker: int = 0, workers
         for start in range(worker * batch, len(photographs), workers * batch):
             rows = [i for i in range(start, min(start + batch, len(photographs))) if not done[i, view]]
             if rows:
-                tokens[rows, view] = trunk_tokens(trunk, _load(photographs, rows, view, seed))
+                tokens[rows, view] = trunk_tokens(trunk, load_views(photographs, rows, view, seed))
                 done[rows, view] = True
 
 
-def _load(photographs: Photographs, rows: Sequence[int], view: int, seed: int) -> Pixels:
+def load_views(photographs: Photographs, rows: Sequence[int], view: int, seed: int) -> Pixels:
+    """Return one view of the numbered photographs as uint8 (B, 224, 224, 3)."""
     return np.stack([view_pixels(photographs.images / photographs.files[i], view, seed) for i in rows])
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -15,7 +14,7 @@ from ..events import make_event
 from ..packets import Events, Memory
 
 if TYPE_CHECKING:
-    from .live import LiveCaptions, LiveContext, Told
+    from .live import LiveContext, Told
 
 __all__ = ["DenseCaptioner", "DenseCaptionerConfig", "DenseState"]
 
@@ -72,30 +71,14 @@ class DenseCaptioner(Operator[DenseState]):
         Raises:
             OnlookerError: the folder holds none, or one whose streaming options have no live form.
         """
-        from .dense import DenseCaptioner as Model
         from .dense import search_text
-        from .dense_config import SearchConfig
-        from .dense_load import load_video_captioner
+        from .dense_opening import open_dense_captioner
 
-        if self.config.model is None:
-            raise OnlookerError(
-                "dense_captioner needs a model: name its folder (-o caption.model=DIR); `onlooker train dvc` makes one"
-            )
-        model, pieces = load_video_captioner(self.config.model, context.device)
-        if not isinstance(model, Model):
-            raise OnlookerError(f"model {self.config.model!r} writes one text about a whole video: it has no live form")
-        search, beam = model.config.search, self.config.beam
-        if beam is not None:
-            search = SearchConfig("greedy" if beam == 1 else "beam", beam, search.alpha)
-        self._model, self._device, self._search = model, context.device, search
-        self._search_text = search_text
-        self._live = self._captions(model.config, pieces)
-
-    def _captions(self, config: Any, pieces: Sequence[str]) -> LiveCaptions:
-        from .dense_events import wordpiece_text
-        from .live import LiveCaptions
-
-        options = config.context
+        self._model, self._search, self._live = open_dense_captioner(
+            self.config.model, context.device, self.config.beam, self.config.revise
+        )
+        self._device, self._search_text = context.device, search_text
+        options = self._model.config.context
         if (
             not options.early_segments_as_context
             or not options.normalize_early_timestamps
@@ -107,15 +90,6 @@ class DenseCaptioner(Operator[DenseState]):
                 "early_segments_as_context and normalize_early_timestamps, and neither copy_context nor "
                 "remove_segments_from_wrong_checkpoint"
             )
-        return LiveCaptions(
-            config.times,
-            config.max_length,
-            config.decoder.begin_token,
-            config.decoder.end_token,
-            lambda ids: wordpiece_text(ids, pieces),
-            round(self.config.revise * 1e6),
-            with_times=not options.no_timestamp_in_context,
-        )
 
     def initial_state(self, stream: str) -> DenseState:
         """No memory, no caption."""

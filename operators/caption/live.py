@@ -146,17 +146,23 @@ class LiveCaptions:
         return [replace(caption, number=before.number, rev=before.rev) for caption, before in found]
 
     def _read(self, context: LiveContext) -> dict[int, LiveCaption]:
-        """The captions of the row by their place; those without words, or whose times are none, are left out."""
-        if context.row is None:
-            return {}
+        return {} if context.row is None else self.read(context.row, context.origin_us, context.age_us)
+
+    def read(self, row: Tensor, origin_us: int, age_us: int) -> dict[int, LiveCaption]:
+        """The captions of a row by their place; those without words, or whose times are none, are left out.
+
+        Args:
+            row: (1, L) int64, with the begin token.
+            origin_us: time-token zero.
+            age_us: from there to the last time token.
+        """
         found = {}
-        events = parse_events(context.row[0, 1:].tolist(), self.times, context.age_us, strict=False)
-        for place, event in enumerate(events):
+        for place, event in enumerate(parse_events(row[0, 1:].tolist(), self.times, age_us, strict=False)):
             words = tuple(token for token in event.tokens if token not in (_PAD, self.begin, self.end))
             text = caption_text(words, self.detokenize, ())
             if text and min(event.start_bin, event.end_bin) >= 0:
                 start, end = sorted((event.start_us, event.end_us))
-                found[place] = LiveCaption(context.origin_us + start, context.origin_us + end, text, words)
+                found[place] = LiveCaption(origin_us + start, origin_us + end, text, words)
         return found
 
     def _differs(self, before: LiveCaption, now: LiveCaption) -> bool:

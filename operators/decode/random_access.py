@@ -19,7 +19,7 @@ from .container import RawVideo
 from .errors import SourceError
 from .pixels import RGB, Orientation
 from .timeline import FrameCounts, clock_rule
-from .video import open_video
+from .video import EndOfVideo, open_video
 
 __all__ = ["Backend", "VideoIndex", "sample_uniform", "uniform_indices"]
 
@@ -54,8 +54,13 @@ class VideoIndex:
         packets = _packet_times(self._path, video_stream)
         self.times: npt.NDArray[np.float64] = packets
         """(F,) media time of each frame in seconds, strictly increasing."""
-        if not len(packets):
-            self.times = _decoded_times(self._path, video_stream)
+        self.end: EndOfVideo
+        """How the file ends, and where."""
+        if len(packets):
+            spacing = (packets[-1] - packets[0]) / (len(packets) - 1) if len(packets) > 1 else 0.0
+            self.end = EndOfVideo("complete", self.info.duration or float(packets[-1] + spacing))
+        else:
+            self.times, self.end = _decoded_times(self._path, video_stream)
         agrees = (
             backend != "pyav"
             and len(packets) > 0
@@ -178,13 +183,14 @@ def _packet_times(path: Path, video_stream: int | None) -> npt.NDArray[np.float6
     return np.array([t * time_base.numerator / time_base.denominator for t in ticks], np.float64)
 
 
-def _decoded_times(path: Path, video_stream: int | None) -> npt.NDArray[np.float64]:
-    """Return the times of all frames by decoding them."""
+def _decoded_times(path: Path, video_stream: int | None) -> tuple[npt.NDArray[np.float64], EndOfVideo]:
+    """Return the times of all frames, and how the file ends, by decoding them."""
     times: list[float] = []
     with open_video(path, rate=None, video_stream=video_stream) as reader:
         while (t := reader.skip()) is not None:
             times.append(t)
-    return np.array(times, np.float64)
+    assert reader.end is not None  # skip has told the end
+    return np.array(times, np.float64), reader.end
 
 
 def _decord_reader(path: Path, size: tuple[int, int]) -> Any:

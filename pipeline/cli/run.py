@@ -45,6 +45,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--graph", metavar="NAME|FILE", default="file", help="graph to run (default: %(default)s)")
     what.add_argument(
+        "--mode",
+        choices=["live", "paper"],
+        default="live",
+        help="paper: dense captions of a file from frames over all of it, told at the end (with --graph dense)",
+    )
+    what.add_argument(
         "--model",
         metavar="NAME",
         help="tower instead of the embedded 'tiny': any open_clip name, NAME:PRETRAINED, or a checkpoint",
@@ -80,7 +86,7 @@ def _main(args: argparse.Namespace) -> int:
 
 def watch_source(source: str, args: argparse.Namespace) -> int:
     """Run the graph over one source as the options say; returns the exit code."""
-    plan = make_plan(args.graph, model=args.model, queries=args.query, overrides=args.overrides)
+    plan = make_plan(args.graph, mode=args.mode, model=args.model, queries=args.query, overrides=args.overrides)
     sinks = _sinks(args, source, plan.graph)
     display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
     specs = [source_spec(source)]

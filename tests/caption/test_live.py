@@ -186,7 +186,7 @@ def test_a_model_without_live_form_is_refused(tmp_path):
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     save_video_captioner(tmp_path / "copies", copies, pieces)
     save_video_captioner(tmp_path / "paragraph", paragraph(), pieces)
-    wrong = {str(tmp_path / "copies"): "copy_context", str(tmp_path / "paragraph"): "live form"}
+    wrong = {str(tmp_path / "copies"): "copy_context", str(tmp_path / "paragraph"): "one text"}
     for name, reason in [*wrong.items(), (str(tmp_path / "missing"), "folder"), (None, "train dvc")]:
         node = DenseCaptioner(DenseCaptioner.Config(model=name))
         with pytest.raises(OnlookerError, match=reason):

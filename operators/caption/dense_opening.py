@@ -1,0 +1,58 @@
+"""What the nodes of the dense captioner open alike: the model of a folder, its search, and the reader of its rows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..errors import OnlookerError
+from .dense import DenseCaptioner
+from .dense_config import SearchConfig
+from .dense_events import wordpiece_text
+from .dense_load import load_video_captioner
+from .live import LiveCaptions
+
+
+class OpenedCaptioner(NamedTuple):
+    """A dense captioner that is ready to be used."""
+
+    model: DenseCaptioner
+    """In eval mode on its device."""
+    search: SearchConfig
+    captions: LiveCaptions
+    """Reads the model's rows, and leads contexts from point to point."""
+
+
+def open_dense_captioner(
+    folder: str | None, device: str, beam: int | None = None, revise: float = 0.0
+) -> OpenedCaptioner:
+    """Load a dense captioner.
+
+    Args:
+        folder: that `save_video_captioner` wrote.
+        device: where it runs.
+        beam: beams, 1 = greedy; None for the model's own search.
+        revise: seconds by which an interval has to move to be told again.
+
+    Raises:
+        OnlookerError: no folder is named, it holds no captioner, or one that writes one text about a whole video.
+    """
+    if folder is None:
+        raise OnlookerError(
+            "a dense captioner needs a model: name its folder (-o caption.model=DIR); `onlooker train dvc` makes one"
+        )
+    model, pieces = load_video_captioner(folder, device)
+    if not isinstance(model, DenseCaptioner):
+        raise OnlookerError(f"model {folder!r} writes one text about a whole video, not events with times")
+    config, search = model.config, model.config.search
+    if beam is not None:
+        search = SearchConfig("greedy" if beam == 1 else "beam", beam, search.alpha)
+    captions = LiveCaptions(
+        config.times,
+        config.max_length,
+        config.decoder.begin_token,
+        config.decoder.end_token,
+        lambda ids: wordpiece_text(ids, pieces),
+        round(revise * 1e6),
+        with_times=not config.context.no_timestamp_in_context,
+    )
+    return OpenedCaptioner(model, search, captions)

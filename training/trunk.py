@@ -1,0 +1,280 @@
+"""Fine-tuning of the trunk's late blocks, for retrieval and captions at once.
+
+The early blocks stay as ImageNet left them, so what they give is cached once for every view of a photograph
+(:func:`fill_early`); the late blocks, two thirds of the trunk's weights at an eighth of its cost, are trained on it.
+Four things pull at them:
+
+- pairs: a photograph and its captions (InfoNCE), through the tower's heads, which train along. Every step sees one
+  caption of every training photograph as a negative, and the latest image embeddings (He et al. 2020, "Momentum
+  Contrast", section 3.1, without the momentum: late blocks change slowly);
+- captions: the caption decoder's cross entropy, through the grid tokens, so that places and details stay in them;
+- memory: the ImageNet classifier must go on saying what it said of the untouched features (Li and Hoiem 2016,
+  "Learning without Forgetting", section 3), so that concepts no caption names keep their place;
+- CLIP: a linear map of the pooled features towards real CLIP ViT-B/32 vectors, for the photographs that have one.
+
+Batch statistics are those of ImageNet throughout. Afterwards features, heads, memories and captioner are made anew on
+the tuned trunk, by the same commands as on the frozen one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from onlooker.operators.caption.git import GitDecoder
+from onlooker.operators.caption.wordpiece import WordPiece
+from onlooker.training.captioner import batch_loss
+from onlooker.training.captions import Batch, Batches
+from onlooker.training.evaluate import Retrieval
+from onlooker.training.features import (
+    GRID_TOKENS,
+    VIEWS,
+    WIDTH,
+    imagenet_trunk,
+    load_views,
+    normalise,
+)
+from onlooker.training.flickr import read_split
+from onlooker.training.tower import Heads, evaluate_heads
+
+FIRST_LATE = 5
+EARLY_SHAPE = (112, 14, 14)
+
+
+@dataclass(frozen=True)
+class TrunkRecipe:
+    """How to fine-tune; the defaults are those of the shipped weights.
+
+    Attributes:
+        epochs: passes over the photographs.
+        batch: photographs a step.
+        captioned: of those, how many the caption decoder reads.
+        rate: peak learning rate of the late blocks (50 steps of warm-up, then cosine to zero).
+        head_rate, caption_rate: of the tower's heads, of the caption decoder.
+        caption, memory, clip: weights of those terms; the pairs' is 1.
+        keep: grid tokens that the caption decoder sees, drawn anew each step.
+        queue: image embeddings of earlier steps that captions are told apart from.
+        average: decay of the running average of the late blocks, which is what is kept.
+    """
+
+    seed: int = 0
+    epochs: int = 12
+    batch: int = 96
+    captioned: int = 32
+    rate: float = 2e-4
+    head_rate: float = 3e-4
+    caption_rate: float = 1e-4
+    decay: float = 0.05
+    caption: float = 0.5
+    memory: float = 0.5
+    clip: float = 2.0
+    keep: int = 42
+    queue: int = 960
+    average: float = 0.99
+
+
+class LateBlocks(nn.Module):
+    """The trunk from block ``FIRST_LATE`` on."""
+
+    def __init__(self, trunk: Any) -> None:
+        """Take copies of the trunk's late parts, trainable but for the batch statistics."""
+        super().__init__()
+        self.blocks = copy.deepcopy(trunk.blocks[FIRST_LATE:])
+        self.conv_head = copy.deepcopy(trunk.conv_head)
+        self.bn2 = copy.deepcopy(trunk.bn2)
+        self.requires_grad_(True).eval()
+
+    def forward(self, early: Tensor) -> Tensor:
+        """Return grid tokens (B, 49, 1280) of early activations (B, 112, 14, 14)."""
+        for block in self.blocks:
+            early = block(early)
+        grid: Tensor = self.bn2(self.conv_head(early))  # (B, 1280, 7, 7)
+        return grid.flatten(2).transpose(1, 2)
+
+    def trunk_state(self) -> dict[str, Tensor]:
+        """Return the weights under the names that timm's trunk gives them."""
+        state = {}
+        for name, value in self.state_dict().items():
+            part, *rest = name.split(".")
+            if part == "blocks":
+                rest[0] = str(int(rest[0]) + FIRST_LATE)
+            state[".".join([part, *rest])] = value
+        return state
+
+
+def fill_early(folder: Path, data: Path, seed: int = 0, batch: int = 16) -> None:
+    """Cache the early activations of every view of train and dev as ``early_<split>_<view>.npy`` (P, 112, 14, 14)."""
+    trunk: Any = imagenet_trunk(num_classes=0).to(memory_format=torch.channels_last)
+    for split in ("train", "dev"):
+        photographs = read_split(data, split)
+        for view in range(VIEWS[split]):
+            path = folder / f"early_{split}_{view}.npy"
+            if path.exists():
+                continue
+            part = path.with_suffix(".part")
+            shape = (len(photographs), *EARLY_SHAPE)
+            early = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+            for start in range(0, len(photographs), batch):
+                rows = range(start, min(start + batch, len(photographs)))
+                early[rows] = _early(trunk, normalise(torch.from_numpy(load_views(photographs, rows, view, seed))))
+            early.flush()
+            part.replace(path)
+
+
+@torch.inference_mode()
+def _early(trunk: Any, images: Tensor) -> npt.NDArray[np.float16]:
+    hidden = trunk.bn1(trunk.conv_stem(images))
+    for block in trunk.blocks[:FIRST_LATE]:
+        hidden = block(hidden)
+    out: npt.NDArray[np.float16] = hidden.half().numpy()
+    return out
+
+
+@dataclass(frozen=True)
+class TrunkData:
+    """What fine-tuning reads.
+
+    Attributes:
+        early: one array (P, 112, 14, 14) float16 for each view of the training photographs.
+        pooled: (P, V, 1280) mean grid tokens of the same views under the untouched trunk.
+        sentences: (P, 5, 384) MiniLM states of the captions.
+        clip: (P, 512) unit CLIP vectors, zero where there is none.
+        captions: draws packed captions; its tokens are not used.
+    """
+
+    early: list[npt.NDArray[np.float16]]
+    pooled: Tensor
+    sentences: Tensor
+    clip: Tensor
+    captions: Batches
+
+
+class Tuner:
+    """Models, optimiser and the running average of one run."""
+
+    def __init__(self, train: TrunkData, heads: Heads, decoder: GitDecoder, recipe: TrunkRecipe) -> None:
+        """Start from the untouched trunk and from heads and a decoder that were trained on it."""
+        torch.manual_seed(recipe.seed)
+        trunk = imagenet_trunk()
+        self.train, self.heads, self.decoder, self.recipe = train, heads, decoder, recipe
+        self.late = LateBlocks(trunk).to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.late).requires_grad_(False)
+        self.average_heads = copy.deepcopy(heads).eval().requires_grad_(False)
+        self.average_decoder = copy.deepcopy(decoder).eval().requires_grad_(False)
+        self.classifier = trunk.get_submodule("classifier")
+        self.to_clip = nn.Linear(WIDTH, train.clip.shape[1])
+        groups: list[dict[str, Any]] = [
+            {"params": self.late.parameters(), "peak": recipe.rate},
+            {"params": [*heads.parameters(), *self.to_clip.parameters()], "peak": recipe.head_rate},
+            {"params": decoder.parameters(), "peak": recipe.caption_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay, fused=True)
+        self.queue = torch.zeros(0, heads.out.out_features)
+        self.queue_owners = torch.zeros(0, dtype=torch.int64)
+        self.per_epoch = len(train.pooled) // recipe.batch
+        self.steps = recipe.epochs * self.per_epoch
+        self.step_number = 0
+
+    def epoch(self) -> Iterator[dict[str, float]]:
+        """Pass over the photographs once, yielding the terms of the loss after every step."""
+        number = self.step_number // self.per_epoch
+        rng = np.random.default_rng([self.recipe.seed, number])
+        order = rng.permutation(len(self.train.pooled))
+        for index in range(self.per_epoch):
+            yield self.step(rng, order[index * self.recipe.batch : (index + 1) * self.recipe.batch])
+
+    def step(self, rng: np.random.Generator, photos: npt.NDArray[np.int64]) -> dict[str, float]:
+        """One update on the chosen photographs."""
+        recipe, train = self.recipe, self.train
+        share = min(1.0, (self.step_number + 1) / 50) * (1 + math.cos(math.pi * self.step_number / self.steps)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+        torch.manual_seed(recipe.seed * 1_000_003 + self.step_number)
+        self.heads.train()
+        self.decoder.train()
+        views = rng.integers(len(train.early), size=len(photos))
+        early = np.stack([train.early[view][photo] for photo, view in zip(photos, views, strict=True)])
+        grid = self.late(torch.from_numpy(early).float().contiguous(memory_format=torch.channels_last))  # (B, 49, 1280)
+        pooled, chosen = grid.mean(1), torch.from_numpy(photos)
+        terms = {
+            "pairs": self._pairs(pooled, chosen),
+            "caption": self._captions(rng, grid[: recipe.captioned], photos[: recipe.captioned]),
+            "memory": self._memory(pooled, train.pooled[chosen, torch.from_numpy(views)]),
+            "clip": self._clip(pooled, train.clip[chosen]),
+        }
+        weights = {"pairs": 1.0, "caption": recipe.caption, "memory": recipe.memory, "clip": recipe.clip}
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self.optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step_number += 1
+        self._follow()
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _pairs(self, pooled: Tensor, chosen: Tensor) -> Tensor:
+        """InfoNCE: one caption of every training photograph for an image; batch and queue for a caption."""
+        sentences = self.train.sentences
+        captions = torch.randint(sentences.shape[1], (len(sentences),))
+        texts = self.heads.texts(sentences[torch.arange(len(sentences)), captions])  # (P, E)
+        images, scale = self.heads.images(pooled), self.heads.scale("pairs")  # (B, E)
+        to_text = F.cross_entropy(scale * images @ texts.T, chosen)
+        logits = scale * texts[chosen] @ torch.cat([images, self.queue]).T  # (B, B + Q)
+        same = chosen[:, None] == torch.cat([chosen, self.queue_owners])[None]
+        same.fill_diagonal_(False)
+        to_image = F.cross_entropy(logits.masked_fill(same, -1e4), torch.arange(len(chosen)))
+        self.queue = torch.cat([images.detach(), self.queue])[: self.recipe.queue]
+        self.queue_owners = torch.cat([chosen, self.queue_owners])[: self.recipe.queue]
+        return (to_text + to_image) / 2
+
+    def _captions(self, rng: np.random.Generator, grid: Tensor, photos: npt.NDArray[np.int64]) -> Tensor:
+        """Cross entropy of the photographs' captions about a random part of their tokens."""
+        drawn = self.train.captions.about(rng, photos, grid[:, torch.randperm(GRID_TOKENS)[: self.recipe.keep]])
+        return batch_loss(self.decoder, drawn, self.train.captions.recipe.label_smoothing)
+
+    def _memory(self, pooled: Tensor, before: Tensor) -> Tensor:
+        with torch.no_grad():
+            target = self.classifier(before).softmax(-1)
+        return F.kl_div(self.classifier(pooled).log_softmax(-1), target, reduction="batchmean")
+
+    def _clip(self, pooled: Tensor, vectors: Tensor) -> Tensor:
+        known = vectors.any(1)
+        if not known.any():
+            return pooled.new_zeros(())
+        return 1.0 - F.cosine_similarity(self.to_clip(pooled[known]), vectors[known]).mean()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        keep = min(self.recipe.average, (1 + self.step_number) / (10 + self.step_number))
+        pairs = ((self.average, self.late), (self.average_heads, self.heads), (self.average_decoder, self.decoder))
+        for follower, leader in pairs:
+            for mean, value in zip(follower.parameters(), leader.parameters(), strict=True):
+                mean.lerp_(value, 1.0 - keep)
+
+    @torch.inference_mode()
+    def tokens(self, early: npt.NDArray[np.float16], batch: int = 64) -> Tensor:
+        """Return grid tokens (P, 49, 1280) of early activations under the running average."""
+        parts = [torch.from_numpy(early[start : start + batch]).float() for start in range(0, len(early), batch)]
+        return torch.cat([self.average(part.contiguous(memory_format=torch.channels_last)) for part in parts])
+
+    def evaluate(self, early: npt.NDArray[np.float16], sentences: Tensor) -> tuple[Tensor, Retrieval]:
+        """Return the tokens and the retrieval figures of photographs and their caption states (P, 5, 384)."""
+        tokens = self.tokens(early)
+        return tokens, evaluate_heads(self.average_heads, tokens.mean(1), sentences)
+
+    def save(self, path: Path) -> None:
+        """Write the averaged late blocks under timm's names."""
+        state = {name: value.contiguous() for name, value in self.average.trunk_state().items()}
+        save_file(state, path)
