@@ -5,7 +5,8 @@ The trunk is timm's ``tf_efficientnet_lite0`` with the ImageNet weights of the P
 
 - ``tokens_<split>.npy``  (P, V, 49, 1280) float16: grid tokens of ``forward_features``, rows of the 7x7 grid first;
 - ``done_<split>.npy``    (P, V) bool: which of them are filled (a reader may start before the writer ends);
-- ``index.json``          ``{split: [file names in row order]}``.
+- ``index.json``          ``{split: [file names in row order]}``;
+- ``trunk.safetensors``   of a fine-tuned trunk (see ``onlooker.training.trunk``): what differs from ImageNet's.
 
 View 0 is the whole photograph squashed to 224x224; the others are random camera crops (zoom, pan, flip,
 compression, noise), a function of (seed, file name, view) only, so any process may fill any of them.
@@ -26,11 +27,13 @@ import numpy.typing as npt
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from onlooker.training.flickr import SPLITS, Photographs, read_split
 
 TRUNK = "tf_efficientnet_lite0"
+TUNED = "trunk.safetensors"
 SIZE = 224
 GRID_TOKENS = 49
 WIDTH = 1280
@@ -59,6 +62,18 @@ def imagenet_trunk(num_classes: int = 1000) -> nn.Module:
     trunk.load_state_dict(dict(zip(trunk.state_dict(), weights, strict=True)), strict=True)
     if num_classes != 1000:
         trunk.reset_classifier(num_classes)  # type: ignore[operator]
+    return trunk.eval().requires_grad_(False)
+
+
+def cache_trunk(cache: Path) -> nn.Module:
+    """Return the trunk that a cache belongs to, without classifier: ImageNet's, fine-tuned where the cache says so."""
+    trunk = imagenet_trunk(num_classes=0)
+    if (tuned := cache / TUNED).exists():
+        changed = load_file(tuned)
+        unknown = changed.keys() - trunk.state_dict().keys()
+        if unknown:
+            raise ValueError(f"{TUNED} of {cache.name} holds tensors that no {TRUNK} has: {', '.join(sorted(unknown))}")
+        trunk.load_state_dict(changed, strict=False)
     return trunk.eval().requires_grad_(False)
 
 
@@ -134,7 +149,7 @@ def fill_order() -> Iterator[tuple[str, int]]:
 
 def fill_cache(folder: Path, data: Path, seed: int = 0, worker: int = 0, workers: int = 1, batch: int = 16) -> None:
     """Fill what is missing of the cache; worker ``i`` of ``n`` takes every n-th batch, so several may run at once."""
-    trunk = imagenet_trunk(num_classes=0).to(memory_format=torch.channels_last)
+    trunk = cache_trunk(folder).to(memory_format=torch.channels_last)
     for split, view in fill_order():
         photographs = read_split(data, split)
         tokens = np.load(folder / f"tokens_{split}.npy", mmap_mode="r+")

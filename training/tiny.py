@@ -17,7 +17,7 @@ import numpy as np
 import open_clip
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from onlooker.operators.tower.text import TextReader
 from onlooker.training.features import TRUNK, imagenet_trunk
@@ -30,15 +30,15 @@ POSITIONS = "embeddings.position_embeddings.weight"
 
 
 class TinyModel:
-    """An untrained ``tiny``: ImageNet trunk, MiniLM-L6, a random image head and an identity text map.
+    """An untrained ``tiny``: the trunk, MiniLM-L6, a random image head and an identity text map.
 
     Attributes:
         folder: where its layout stands and where :meth:`save` writes the weights.
         model: open_clip's ``CustomTextCLIP`` in eval mode, without gradients.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Write the layout to ``folder`` and build the model from it."""
+    def __init__(self, folder: Path, trunk: nn.Module | None = None) -> None:
+        """Write the layout to ``folder`` and build the model from it; without a ``trunk`` it gets ImageNet's."""
         self.folder = folder
         pieces = (minilm_folder() / "vocab.txt").read_text(encoding="utf-8").splitlines()
         kept = kept_pieces(pieces)
@@ -46,7 +46,8 @@ class TinyModel:
         config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
         config["text_cfg"] |= {"hf_model_name": str(folder), "hf_model_pretrained": False}
         self.model: Any = open_clip.CustomTextCLIP(**config).eval().requires_grad_(False)
-        self.model.visual.trunk.load_state_dict(imagenet_trunk(num_classes=0).state_dict(), strict=True)
+        trunk = trunk or imagenet_trunk(num_classes=0)
+        self.model.visual.trunk.load_state_dict(trunk.state_dict(), strict=True)
         self.model.text.transformer.load_state_dict(_minilm_weights(kept), strict=True)
         self.model.text.proj.weight.copy_(torch.eye(EMBED_DIM))
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")

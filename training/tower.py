@@ -27,11 +27,12 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from onlooker.operators.tower.calibration import Calibration
 from onlooker.training.evaluate import Retrieval, figures
-from onlooker.training.features import GRID_TOKENS, WIDTH, imagenet_trunk
+from onlooker.training.features import GRID_TOKENS, WIDTH, cache_trunk, imagenet_trunk
 from onlooker.training.tiny import EMBED_DIM, TinyModel
 
 Log = Callable[[str], None]
@@ -88,6 +89,23 @@ class Heads(nn.Module):
             {name: nn.Parameter(torch.tensor(math.log(20.0))) for name in ("pairs", "classes", "clip")}
         )
 
+    @classmethod
+    def of_tower(cls, folder: Path, dropout: float) -> Heads:
+        """Return the heads that :func:`train_tower` wrote to a folder; only the temperature of pairs was kept."""
+        state = load_file(folder / "open_clip_model.safetensors")
+        heads = cls(dropout)
+        names = {
+            "visual.head.mlp.fc1.weight": heads.hidden.weight,
+            "visual.head.mlp.fc1.bias": heads.hidden.bias,
+            "visual.head.mlp.fc2.weight": heads.out.weight,
+            "text.proj.weight": heads.text.weight,
+            "logit_scale": heads.scales["pairs"],
+        }
+        with torch.no_grad():
+            for name, parameter in names.items():
+                parameter.copy_(state[name])
+        return heads
+
     def images(self, pooled: Tensor) -> Tensor:
         """Return unit embeddings (B, E) of pooled trunk features (B, 1280)."""
         return F.normalize(self.out(self.drop(F.gelu(self.hidden(self.drop(pooled))))), dim=-1)
@@ -134,7 +152,7 @@ def train_tower(cache: Path, data: Path, out: Path, recipe: TowerRecipe | None =
         ValueError: the cache is not complete.
     """
     recipe = recipe or TowerRecipe()
-    tiny = TinyModel(out)
+    tiny = TinyModel(out, cache_trunk(cache))
     train = load_data(cache, data, tiny, recipe)
     heads = fit(train, recipe, log)
     dev = evaluate_heads(heads, mean_tokens(cache, "dev")[:, 0], tiny.cached_captions(cache, data, "dev"))

@@ -19,10 +19,12 @@ the tuned trunk, by the same commands as on the frozen one.
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,21 +34,25 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.git import GitDecoder
-from onlooker.operators.caption.wordpiece import WordPiece
-from onlooker.training.captioner import batch_loss
-from onlooker.training.captions import Batch, Batches
+from onlooker.operators.caption.load import load_captioner
+from onlooker.training.captioner import batch_loss, bleu_of_inputs
+from onlooker.training.captions import Batches, CaptionerRecipe, Split
 from onlooker.training.evaluate import Retrieval
 from onlooker.training.features import (
     GRID_TOKENS,
+    TUNED,
     VIEWS,
     WIDTH,
+    create_cache,
     imagenet_trunk,
     load_views,
     normalise,
 )
 from onlooker.training.flickr import read_split
-from onlooker.training.tower import Heads, evaluate_heads
+from onlooker.training.tiny import TinyModel
+from onlooker.training.tower import Heads, TowerRecipe, clip_vectors, evaluate_heads, mean_tokens
 
 FIRST_LATE = 5
 EARLY_SHAPE = (112, 14, 14)
@@ -85,7 +91,7 @@ class TrunkRecipe:
 
 
 class LateBlocks(nn.Module):
-    """The trunk from block ``FIRST_LATE`` on."""
+    """The trunk from block ``FIRST_LATE`` on; its weights have the names that they have in the trunk."""
 
     def __init__(self, trunk: Any) -> None:
         """Take copies of the trunk's late parts, trainable but for the batch statistics."""
@@ -101,16 +107,6 @@ class LateBlocks(nn.Module):
             early = block(early)
         grid: Tensor = self.bn2(self.conv_head(early))  # (B, 1280, 7, 7)
         return grid.flatten(2).transpose(1, 2)
-
-    def trunk_state(self) -> dict[str, Tensor]:
-        """Return the weights under the names that timm's trunk gives them."""
-        state = {}
-        for name, value in self.state_dict().items():
-            part, *rest = name.split(".")
-            if part == "blocks":
-                rest[0] = str(int(rest[0]) + FIRST_LATE)
-            state[".".join([part, *rest])] = value
-        return state
 
 
 def fill_early(folder: Path, data: Path, seed: int = 0, batch: int = 16) -> None:
@@ -163,10 +159,11 @@ class TrunkData:
 class Tuner:
     """Models, optimiser and the running average of one run."""
 
-    def __init__(self, train: TrunkData, heads: Heads, decoder: GitDecoder, recipe: TrunkRecipe) -> None:
-        """Start from the untouched trunk and from heads and a decoder that were trained on it."""
+    def __init__(
+        self, train: TrunkData, trunk: nn.Module, heads: Heads, decoder: GitDecoder, recipe: TrunkRecipe
+    ) -> None:
+        """Start from the untouched trunk, its classifier included, and from heads and a decoder trained on it."""
         torch.manual_seed(recipe.seed)
-        trunk = imagenet_trunk()
         self.train, self.heads, self.decoder, self.recipe = train, heads, decoder, recipe
         self.late = LateBlocks(trunk).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.late).requires_grad_(False)
@@ -276,5 +273,62 @@ class Tuner:
 
     def save(self, path: Path) -> None:
         """Write the averaged late blocks under timm's names."""
-        state = {name: value.contiguous() for name, value in self.average.trunk_state().items()}
-        save_file(state, path)
+        save_file({name: value.contiguous() for name, value in self.average.state_dict().items()}, path)
+
+
+def tune_trunk(
+    data: Path,
+    cache: Path,
+    tower: Path,
+    captioner: Path,
+    tuned: Path,
+    recipe: TrunkRecipe | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Fine-tune the trunk and start the feature cache `tuned`, which is filled on it from then on.
+
+    Args:
+        data: the data folder (see `onlooker.training.flickr`).
+        cache: a filled feature cache of the untouched trunk; early activations are kept in it.
+        tower: folder of a tower that was trained on that cache.
+        captioner: folder of a captioner that was trained on it.
+        tuned: the new cache; its `trunk.safetensors` appears when the training is over.
+        recipe: what decides the weights.
+        say: takes a line of progress an epoch, with figures on dev.
+
+    Raises:
+        ValueError: `cache` is not full, or `captioner` is not one of ours.
+    """
+    recipe = recipe or TrunkRecipe()
+    start = load_captioner(captioner)
+    if not isinstance(start, Captioner):
+        raise ValueError(f"captioner {captioner.name!r} is no GIT decoder of ours")
+    fill_early(cache, data)
+    train, dev = Split.open(data, cache, None, "train"), Split.open(data, cache, None, "dev")
+    index = json.loads((cache / "index.json").read_text(encoding="utf-8"))
+    with TemporaryDirectory() as layout:
+        tiny = TinyModel(Path(layout))
+        sentences = {split: tiny.cached_captions(cache, data, split) for split in ("train", "dev")}
+    inputs = TrunkData(
+        early=[np.load(cache / f"early_train_{view}.npy", mmap_mode="r") for view in range(VIEWS["train"])],
+        pooled=mean_tokens(cache, "train"),
+        sentences=sentences["train"],
+        clip=clip_vectors(data, index["train"]),
+        captions=Batches(train, start.vocabulary, CaptionerRecipe(seed=recipe.seed)),
+    )
+    heads = Heads.of_tower(tower, TowerRecipe().dropout)
+    tuner = Tuner(inputs, imagenet_trunk(), heads, start.decoder.requires_grad_(True), recipe)
+    held_out = np.load(cache / "early_dev_0.npy")
+    some = range(0, len(held_out), max(1, len(held_out) // 250))
+    for epoch in range(recipe.epochs):
+        steps = list(tuner.epoch())
+        terms = " ".join(f"{name} {sum(step[name] for step in steps) / len(steps):.3f}" for name in steps[0])
+        tokens, figures = tuner.evaluate(held_out, sentences["dev"])
+        writer = Captioner(tuner.average_decoder, start.vocabulary, start.memory_size, start.options)
+        bleu = bleu_of_inputs(writer, [tokens[p].numpy() for p in some], [dev.captions[p] for p in some])
+        say(
+            f"epoch {epoch + 1}/{recipe.epochs} {terms}; dev t2i R@1 {figures.text_to_image[0]:.3f} "
+            f"AUROC {figures.auroc_raw:.4f} BLEU-4 {bleu[3]:.3f}"
+        )
+    create_cache(tuned, data)
+    tuner.save(tuned / TUNED)

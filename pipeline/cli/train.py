@@ -40,7 +40,8 @@ def add_parser(commands: Any) -> None:
         "features": (_features, "fill the feature cache"),
         "tower": (_tower, "train the tower on the cache"),
         "captioner": (_captioner, "train the caption decoder on the cache, with the memory in the loop"),
-        "tiny": (_tiny, "all three, one after the other"),
+        "trunk": (_trunk, "fine-tune the trunk's late blocks and start a cache on it"),
+        "tiny": (_tiny, "all of them: on the frozen trunk, then on the fine-tuned one"),
     }
     for name, (function, text) in helps.items():
         step = steps.add_parser(name, help=text, description=text)
@@ -48,6 +49,13 @@ def add_parser(commands: Any) -> None:
         step.add_argument(
             "--cache", metavar="DIR", default="cache/features", help="feature cache (default: %(default)s)"
         )
+        if name in ("trunk", "tiny"):
+            step.add_argument(
+                "--tuned-cache",
+                metavar="DIR",
+                default="cache/tuned",
+                help="feature cache of the fine-tuned trunk (default: %(default)s)",
+            )
         if name != "features":
             step.add_argument("--out", metavar="DIR", default="out/tiny", help="weights (default: %(default)s)")
             step.add_argument("--epochs", type=int, help="passes over the photographs (default: the recipe's)")
@@ -162,8 +170,29 @@ def _captioner(args: argparse.Namespace) -> int:
     return 0
 
 
+def _trunk(args: argparse.Namespace) -> int:
+    _need_extra()
+    from onlooker.training.trunk import TrunkRecipe, tune_trunk
+
+    recipe = TrunkRecipe(seed=args.seed)
+    if args.epochs:
+        recipe = dataclasses.replace(recipe, epochs=args.epochs)
+    start, tuned = Path(args.out), Path(args.tuned_cache)
+    tune_trunk(_data(args), Path(args.cache), start / "tower", start / "caption", tuned, recipe)
+    print(f"{tuned} is a cache of the fine-tuned trunk now; fill it with: onlooker train features --cache {tuned}")
+    return 0
+
+
 def _tiny(args: argparse.Namespace) -> int:
-    return _features(args) or _tower(args) or _captioner(args)
+    frozen = argparse.Namespace(**{**vars(args), "out": f"{args.out}/frozen"})
+    tuned = argparse.Namespace(**{**vars(args), "cache": args.tuned_cache})
+    steps = (_features, _tower, _captioner)
+    for step in steps:
+        step(frozen)
+    _trunk(frozen)
+    for step in steps:
+        step(tuned)
+    return 0
 
 
 def _dvc(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, MemoryConfig, SearchConfig
+from onlooker.operators.caption.dense_events import parse_events
 from onlooker.operators.caption.dense_load import save_video_captioner
 from onlooker.operators.caption.git import GitConfig
 from onlooker.operators.decode import sample_uniform
@@ -26,8 +27,14 @@ def talkative():
     )  # fmt: skip
     model = DenseCaptioner(
         DenseConfig(
-            None, decoder, MemoryConfig(size=98), SearchConfig("greedy", 1), num_bins=BINS, max_length=24,
-            train_points=2, test_points=2,
+            None,
+            decoder,
+            MemoryConfig(size=98),
+            SearchConfig("greedy", 1),
+            num_bins=BINS,
+            max_length=24,
+            train_points=2,
+            test_points=2,
         )  # fmt: skip
     )
     with torch.no_grad():
@@ -54,8 +61,16 @@ def test_the_events_are_the_models(demo, events):
     pixels, _ = sample_uniform(demo[0], FRAMES, (224, 224))
     tokens = load_tower("tiny").encode_frames(pixels, 4).tokens
     row = model.decode_tokens(tokens[None]).tokens[0, 1:].tolist()
-    words = [token for token in row if 4 <= token < WORDS]
-    assert words and [word for event in told for word in event["text"].split()] == [PIECES[word] for word in words]
+    written = parse_events(row, model.config.times, round(demo[1].duration * 1e6), strict=False)
+    expected = [
+        (event.start_us / 1e6, event.end_us / 1e6, " ".join(PIECES[token] for token in event.tokens if token > 3))
+        for event in written
+        if min(event.start_bin, event.end_bin) >= 0 and any(token > 3 for token in event.tokens)
+    ]
+    assert expected
+    assert [(event["t_start"], event["t_end"], event["text"]) for event in told] == [
+        (min(start, end), max(start, end), text) for start, end, text in expected
+    ]
     assert all(event["phase"] == "end" for event in told)
 
 
