@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from onlooker.operators.caption.captioner import Captioner, DecodeOptions
 from onlooker.operators.caption.git import GitConfig, GitDecoder
+from onlooker.operators.caption.load import load_captioner
 from onlooker.operators.caption.wordpiece import WordPiece
 from onlooker.training.bleu import corpus_bleu
 from onlooker.training.captions import IGNORED, Batch, Batches, CaptionerRecipe, Split, build_vocabulary
@@ -198,12 +199,26 @@ def bleu_of_inputs(
     return corpus_bleu(hypotheses, captions)
 
 
+def _fresh(train: Split, recipe: CaptionerRecipe) -> tuple[GitDecoder, WordPiece]:
+    pieces = (minilm_folder() / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    vocabulary = build_vocabulary(train.captions, pieces, recipe.min_count)
+    return minilm_decoder(vocabulary, train.tokens.shape[-1], recipe), vocabulary
+
+
+def _gone_on(start: Path) -> tuple[GitDecoder, WordPiece]:
+    captioner = load_captioner(start)
+    if not isinstance(captioner, Captioner):
+        raise ValueError(f"captioner {start.name!r} is no GIT decoder of ours")
+    return captioner.decoder.requires_grad_(True), captioner.vocabulary
+
+
 def train_captioner(
     data: Path,
     cache: Path,
     out: Path,
     recipe: CaptionerRecipe | None = None,
     videos: VideoRecipe | None = None,
+    start: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Captioner:
     """Train a captioner and write it to the folder `out`, ready for `load_captioner`.
@@ -216,15 +231,17 @@ def train_captioner(
         out: folder for the weights, the vocabulary and the config.
         recipe: what decides the weights.
         videos: how the videos behind the memories are drawn.
+        start: folder of a captioner whose weights and words are gone on from; None for those of MiniLM.
         say: takes a line of progress, about one an epoch, with BLEU on a part of dev.
+
+    Raises:
+        ValueError: `start` holds no captioner of ours.
     """
     recipe = recipe or CaptionerRecipe()
     videos = videos or VideoRecipe(seed=recipe.seed, memory_size=recipe.memory_size)
     fill_memories(cache, cache / "memories", "train", videos)
     train, dev = Split.open(data, cache, cache / "memories", "train"), Split.open(data, cache, None, "dev")
-    pieces = (minilm_folder() / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    vocabulary = build_vocabulary(train.captions, pieces, recipe.min_count)
-    decoder = minilm_decoder(vocabulary, train.tokens.shape[-1], recipe)
+    decoder, vocabulary = _fresh(train, recipe) if start is None else _gone_on(start)
     trainer = Trainer(decoder, Batches(train, vocabulary, recipe), recipe)
     options = DecodeOptions(max_length=recipe.max_length, prefix_length=_PREFIX_LENGTH)
     captioner = Captioner(trainer.average, vocabulary, recipe.memory_size, options)

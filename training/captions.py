@@ -59,6 +59,10 @@ class CaptionerRecipe:
     memory_size: int = 98
 
 
+SECOND = CaptionerRecipe(epochs=3.0, learning_rate=2e-4, warmup_steps=40, decay=0.8, memory_from=0, average=0.995)
+"""For a captioner that has learnt from single photographs already: on the fine-tuned trunk, with memories at once."""
+
+
 @dataclass
 class Split:
     """Cached inputs and captions of one split; arrays are read from disk as they are used."""

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.git import GitDecoder
 from onlooker.operators.caption.load import load_captioner
-from onlooker.training.captioner import batch_loss, bleu_of_inputs
+from onlooker.training.captioner import batch_loss, bleu_of_inputs, save_captioner
 from onlooker.training.captions import Batches, CaptionerRecipe, Split
 from onlooker.training.evaluate import Retrieval
 from onlooker.training.features import (
@@ -292,7 +292,8 @@ def tune_trunk(
         cache: a filled feature cache of the untouched trunk; early activations are kept in it.
         tower: folder of a tower that was trained on that cache.
         captioner: folder of a captioner that was trained on it.
-        tuned: the new cache; its `trunk.safetensors` appears when the training is over.
+        tuned: the new cache; when the training is over, it holds `trunk.safetensors` and `captioner/`, the decoder that
+            trained along.
         recipe: what decides the weights.
         say: takes a line of progress an epoch, with figures on dev.
 
@@ -331,4 +332,5 @@ def tune_trunk(
             f"AUROC {figures.auroc_raw:.4f} BLEU-4 {bleu[3]:.3f}"
         )
     create_cache(tuned, data)
+    save_captioner(tuned / "captioner", writer)
     tuner.save(tuned / TUNED)

@@ -160,12 +160,15 @@ def _tower(args: argparse.Namespace) -> int:
 def _captioner(args: argparse.Namespace) -> int:
     _need_extra()
     from onlooker.training.captioner import train_captioner
-    from onlooker.training.captions import CaptionerRecipe
+    from onlooker.training.captions import SECOND, CaptionerRecipe
 
-    recipe = CaptionerRecipe(seed=args.seed)
+    # A cache of a fine-tuned trunk holds the decoder that was trained along with it.
+    along = Path(args.cache) / "captioner"
+    start = along if along.is_dir() else None
+    recipe = dataclasses.replace(SECOND if start else CaptionerRecipe(), seed=args.seed)
     if args.epochs:
         recipe = dataclasses.replace(recipe, epochs=float(args.epochs))
-    train_captioner(_data(args), Path(args.cache), Path(args.out) / "caption", recipe)
+    train_captioner(_data(args), Path(args.cache), Path(args.out) / "caption", recipe, start=start)
     print(f"written to {args.out}/caption; use it with -o caption.model={args.out}/caption")
     return 0
 
