@@ -114,6 +114,8 @@ class LiveAddress:
             return OpenArguments(target, name, options)
         if self.kind == "pattern":
             return OpenArguments(self.target, "lavfi", options)
+        if self.kind == "file":
+            return OpenArguments(f"file:{self.target}", None, options)  # the name may look like a URL
         if not self.has_credentials:
             return OpenArguments(self.target, None, options)
         scheme, _, rest = self.target.partition("://")
