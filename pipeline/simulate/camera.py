@@ -123,7 +123,10 @@ class Camera:
             self._watched.clear()
 
     async def change(self, fault: Fault) -> None:
-        """Make another codec, size or rate of the same file; raises what `Media` raises and then changes nothing."""
+        """Make another codec, size or rate of the same file, and give up all viewers: they were promised the old one.
+
+        Raises what `Media` raises, and then changes nothing.
+        """
         wish = self._wish
         if fault.kind == "codec":
             wish = replace(wish, codec=cast(Codec, fault.value))
@@ -133,6 +136,8 @@ class Camera:
             wish = replace(wish, rate=float(fault.value or 0))
         media = await self._in_thread(lambda: Media(self._file, wish, loop=self._loop))
         before, self._media, self._wish = self._media, media, wish
+        for viewer in [*self._viewers]:
+            self.leave(viewer)
         if before:
             await self._in_thread(before.close)
 
