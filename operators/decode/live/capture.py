@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 from ..pixels import Orientation
 from ..timeline import SampleGrid
-from .address import LiveAddress
+from .address import LiveAddress, OpenArguments
 from .clock import EpochReason, EventClock, PacketWall, RateWatch, Wall, WallClock
 from .handoff import Handoff
 from .options import LiveOptions
@@ -149,7 +149,7 @@ class Capture:
 
     def _open(self) -> InputContainer:
         options = self._options
-        given = self._address.open_arguments(options.connect_timeout)
+        given, began = self._address.open_arguments(options.connect_timeout), time.monotonic()
         try:
             return av.open(
                 given.file,
@@ -161,7 +161,21 @@ class Capture:
                 metadata_errors="replace",
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise Failed(explain(error, self._address)) from None
+            waited = time.monotonic() - began >= 0.9 * options.connect_timeout
+            found = explain(error, self._address, waited=waited)
+        if found.kind == "bad_request" and self._has_only_sound(given):
+            self._fail("no_video")
+        raise Failed(found)
+
+    def _has_only_sound(self, given: OpenArguments) -> bool:
+        """Say whether an RTSP source refused to play because we asked for none of its streams."""
+        options = {**given.options, "allowed_media_types": "video+audio"}
+        patience = self._options.connect_timeout
+        try:
+            with av.open(given.file, mode="r", options=options, timeout=patience) as container:
+                return self._address.kind == "rtsp" and not container.streams.video
+        except (av.error.FFmpegError, OSError, ValueError):
+            return False
 
     def _hardware(self) -> HWAccel | None:
         """Return the device to decode on, None for the CPU; says once where the wish cannot be met."""

@@ -68,8 +68,7 @@ _MESSAGES: dict[ProblemKind, str] = {
     "close other viewers or restart it",
     "name_not_found": "no host of this name is known; check the spelling, or use the camera's IP address",
     "no_route": "there is no way to this host from here; check the IP address, the network and the VPN",
-    "port_refused": "the host is there, but nothing answers on port {port}; check the port, and that {service} is "
-    "switched on",
+    "port_refused": "the host is there, but nothing answers{port}; check the port, and that {service} is switched on",
     "timeout": "no answer in time; is the camera on, in the same network, and not behind a firewall{transport}?",
     "tls": "the encrypted connection failed; check the camera's certificate and clock, or use the address without "
     "encryption inside a trusted network",
@@ -130,7 +129,7 @@ def problem(address: LiveAddress, kind: ProblemKind, *, codec: str = "", why: st
         transport = f" (for some cameras ?transport={other} helps)"
     words = _MESSAGES[kind].format(
         login="these" if address.has_credentials else "none",
-        port=address.port,
+        port=f" on port {address.port}" if address.port else "",
         service=_SERVICES.get(address.kind, "its stream"),
         scheme=address.scheme,
         transport=transport,
@@ -140,22 +139,29 @@ def problem(address: LiveAddress, kind: ProblemKind, *, codec: str = "", why: st
     return Problem(kind, f"{address.shown}: {words}")
 
 
-def explain(error: BaseException, address: LiveAddress, *, opened: bool = False, patience: float = 3.0) -> Problem:
+def explain(
+    error: BaseException, address: LiveAddress, *, opened: bool = False, waited: bool = False, patience: float = 3.0
+) -> Problem:
     """Say what an error of libav means for this source.
 
     Args:
         error: What `av.open` or reading raised.
         address: The source.
         opened: The source had been opened.
+        waited: It took as long as the time-out. libav's RTSP then speaks of invalid data.
         patience: Seconds for asking the host again, where the error alone does not tell.
     """
     kind = _by_class(error) or _by_number(error, address)
+    if kind == "not_video" and waited:
+        kind = "timeout"
     if opened:
         kind = kind or "closed"
         if kind in ("port_refused", "not_found"):
             kind = "closed"
     elif kind in (None, "closed", "not_video", "timeout") and address.host and address.kind in ("rtsp", "http", "rtmp"):
         kind = _ask_host(address, patience) or kind
+        if kind is None and address.kind == "http" and getattr(error, "errno", None) == errno.EIO:
+            kind = "not_video"  # the answer ended before libav knew what it was
     if kind is None or (kind == "not_video" and address.kind == "pattern"):
         kind = {"pattern": "bad_pattern", "file": "file"}.get(address.kind, "other")  # type: ignore[assignment]
     assert kind is not None

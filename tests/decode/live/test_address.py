@@ -120,7 +120,7 @@ def test_devices_patterns_and_files(tmp_path, monkeypatch: pytest.MonkeyPatch) -
     path.write_bytes(b"x")
     for text in (str(path), f"file:{path}"):
         address = parse_source(text)
-        assert (address.shown, address.open_arguments().file, address.live) == ("clip.mp4", str(path), False)
+        assert (address.shown, address.open_arguments().file, address.live) == ("clip.mp4", f"file:{path}", False)
     for text in ("", "no-such-file.mp4", "webcam:", "lavfi:", "rtsp://", "a\nb"):
         with pytest.raises(AddressError):
             parse_source(text)
