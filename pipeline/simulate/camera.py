@@ -178,7 +178,7 @@ class Camera:
         while self._viewers and media is self._media:
             unit = await upcoming
             if unit is None:
-                return True
+                return media is self._media
             upcoming = self._in_thread(media.next)
             now = time.monotonic()
             late = 0.0 if shift is None else now - self.clock.instant(unit.dts + hold + shift)
@@ -189,6 +189,8 @@ class Camera:
                 continue
             hold = max(hold, unit.pts - unit.dts)  # pictures that others refer to are sent before their time
             await self._until(unit.dts + hold + shift)
+            if media is not self._media:  # who watches by now was promised something else
+                return False
             if any(self.effects.active(kind) for kind in _SILENT):
                 gap = True
                 media.want_key()
