@@ -25,6 +25,7 @@ from .clock import EpochReason, EventClock, PacketWall, RateWatch, Wall, WallClo
 from .handoff import Handoff
 from .options import LiveOptions
 from .problems import Problem, ProblemKind, explain, problem
+from .ring import ClipError, Entry, PacketRing
 
 __all__ = ["Capture", "Decoded", "Statistics"]
 
@@ -56,6 +57,7 @@ class _Arrived(NamedTuple):
     unix: float
     wall: float | None
     report: bool
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ class Capture:
         self.last_frame = time.monotonic()
         """When a frame was last decoded; when opening began, before the first one. Monotonic seconds."""
         self.statistics = Statistics()
+        self.ring: PacketRing | None = None
+        """What is kept for clips, None where nothing is."""
         self._clock, self._rates, self._packet_wall = EventClock(), RateWatch(), PacketWall()
         self._epoch: Epoch | None = None
         self._grid_of: tuple[float | None, int] | None = None
@@ -138,6 +142,7 @@ class Capture:
                 stream = self._choose(container)
                 self._opening = time.monotonic() - began
                 finite = self._describe(container, stream)
+                self.ring = self._make_ring(stream)
                 self.last_frame, self.phase = time.monotonic(), "reading"
                 for packet in self._packets(container, stream):
                     self._decode(stream, packet)
@@ -149,6 +154,7 @@ class Capture:
 
     def _open(self) -> InputContainer:
         options = self._options
+        self._accelerator = self._hardware()
         given, began = self._address.open_arguments(options.connect_timeout), time.monotonic()
         try:
             return av.open(
@@ -157,7 +163,7 @@ class Capture:
                 format=given.format,
                 options=given.options,
                 timeout=(options.connect_timeout, options.reconnect_after),
-                hwaccel=self._hardware(),
+                hwaccel=self._accelerator,
                 metadata_errors="replace",
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -190,8 +196,12 @@ class Capture:
                 return accelerator
             except (av.error.FFmpegError, OSError, ValueError, RuntimeError):
                 continue
-        self._tell({"is": "warning", "text": f"{wish}: no such hardware decoder works here; decoding on the CPU"})
+        self._warn(f"{wish}: no such hardware decoder works here; decoding on the CPU", hwaccel="none")
         return None
+
+    def _warn(self, text: str, **without: Any) -> None:
+        """Tell of something that does not work here, and the option by which it is not tried again."""
+        self._tell({"is": "warning", "text": text, "without": without})
 
     def _choose(self, container: InputContainer) -> VideoStream:
         """Return the video stream, ready to decode."""
@@ -224,6 +234,8 @@ class Capture:
         self._time_base = stream.time_base or _TICK
         self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
         rate, codec = stream.average_rate, stream.codec_context
+        if self._accelerator is not None and not codec.is_hwaccel:
+            self._warn(f"{self.codec} is not decoded by this hardware; decoding on the CPU", hwaccel="none")
         self._tell(
             {
                 "is": "opened",
@@ -237,6 +249,15 @@ class Capture:
             }
         )
         return finite
+
+    def _make_ring(self, stream: VideoStream) -> PacketRing | None:
+        if not self._options.record:
+            return None
+        try:
+            return PacketRing(stream, self._options.record, self._options.record_bytes)
+        except (ClipError, av.error.FFmpegError, ValueError):
+            self._warn("nothing of this kind of video can be kept for clips", record=0.0)
+            return None
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Any]:
         """Packets of the stream up to its end; damaged ones that libav reports instead of them are counted."""
@@ -262,7 +283,9 @@ class Capture:
     def _decode(self, stream: VideoStream, packet: Any) -> None:
         self._count(packet)
         wall, report = self._packet_wall.read(packet)
-        packet.opaque = _Arrived(time.monotonic(), time.time(), wall, report)
+        now = time.monotonic()
+        entry = self.ring.add(packet, now) if self.ring is not None and packet.size else None
+        packet.opaque = _Arrived(now, time.time(), wall, report, entry)
         try:
             frames = stream.decode(packet)
         except av.error.FFmpegError:
@@ -299,6 +322,7 @@ class Capture:
         wall = self._walls.place(t, came.monotonic, came.unix, came.wall, came.report)
         if why is not None:
             self._begin(frame, why, wall)
+        self._keep(frame, t)
         self.last_frame = time.monotonic()
         self.statistics.nudged = self._clock.nudged
         self.statistics.frame_interval = self._rates.interval
@@ -307,6 +331,12 @@ class Capture:
             self._handoff.put(Decoded(frame, self._epoch, t, pts, came.monotonic, came.unix, wall))
         else:
             self._handoff.refuse("unsampled")
+
+    def _keep(self, frame: VideoFrame, t: float) -> None:
+        """Tell the ring where the frame of its packet stands."""
+        entry = frame.opaque.entry if isinstance(frame.opaque, _Arrived) else None
+        if self.ring is not None and entry is not None and self._epoch is not None:
+            self.ring.mark(entry, self._epoch.number, t)
 
     def _change(self, frame: VideoFrame, pts: float | None) -> EpochReason | None:
         """Say whether this frame differs from the ones before so much that a new epoch must begin."""

@@ -61,6 +61,10 @@ class DecoderProcess:
         """Take the wish back; a frame may already be on its way."""
         self._tell({"do": "unwant"})
 
+    def clip(self, epoch: int, t_start: float, t_end: float, path: Path) -> None:
+        """Ask for a clip of the child's epoch `epoch`; a message `clip` will answer."""
+        self._tell({"do": "clip", "epoch": epoch, "t_start": t_start, "t_end": t_end, "path": str(path)})
+
     def receive(self, timeout: float, also: Sequence[Any] = ()) -> tuple[Header, bytearray] | None:
         """Return the next message of the child; see `Channel.receive`."""
         return self._channel.receive(timeout, also)

@@ -18,7 +18,9 @@ import contextlib
 import dataclasses
 import socket
 import time
+from collections import deque
 from multiprocessing.connection import wait
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -32,6 +34,7 @@ from .items import EpochStart, Item, LiveFrame, LiveState, Notice, StateChange
 from .options import LiveOptions
 from .problems import Problem, problem
 from .process import DecoderProcess
+from .ring import Clip, ClipError
 from .wire import ChannelClosed, Header
 
 __all__ = ["LiveReader"]
@@ -66,7 +69,7 @@ class LiveReader:
         """Statistics of the current connection, see `capture.Statistics`."""
         self.opened: Header = {}
         """What the current connection was opened as: codec, format, claimed_rate, finite, hardware."""
-        self._hwaccel = self.options.hwaccel
+        self._current_options = self.options  # less what turned out not to work here
         told = self.options
         self._backoff = Backoff(
             told.backoff_first,
@@ -82,6 +85,7 @@ class LiveReader:
         self._counts: dict[str, int] = {}
         self._delivered = 0  # by the current child
         self._connections = 0
+        self._backlog: deque[tuple[Header, bytearray]] = deque()  # came while another answer was awaited
         self._wake, self._wakes = socket.socketpair()
         self._wake.setblocking(False)
         self._interrupted = False
@@ -140,6 +144,35 @@ class LiveReader:
         self._wake.close()
         self._wakes.close()
 
+    def clip(self, epoch: int, t_start: float, t_end: float, path: str | Path, timeout: float = 30.0) -> Clip:
+        """Write [t_start, t_end) of an epoch, seconds of event time, as MP4 or MKV, without encoding anew.
+
+        Needs `LiveOptions.record`. Only the present connection can be cut from: what a lost one had kept went with it.
+        From the reading thread.
+
+        Raises:
+            ClipError: nothing of this time is kept, or the file cannot be written.
+        """
+        path = Path(path).absolute()
+        child = self._child
+        if child is None or epoch not in self._numbers:
+            raise ClipError(f"{path.name}: that connection is over, and with it what was kept; ask sooner")
+        child.clip(self._numbers[epoch], t_start, t_end, path)
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            try:
+                message = child.receive(deadline - time.monotonic())
+            except ChannelClosed:
+                break  # the next `read` finds out as well
+            if message is not None and message[0]["is"] == "clip":
+                answer = message[0]
+                if "error" in answer:
+                    raise ClipError(answer["error"])
+                return Clip(path, answer["t_start"], answer["t_end"], answer["bytes"])
+            if message is not None:
+                self._backlog.append(message)
+        raise ClipError(f"{path.name}: was not written in time; try again")
+
     def counters(self) -> dict[str, int]:
         """Return frame counts over all connections, and how many connections there were.
 
@@ -166,18 +199,21 @@ class LiveReader:
         if pause > 0:
             wait([self._wake], pause)
             return []
-        options = dataclasses.replace(self.options, hwaccel=self._hwaccel)
         self._heard = time.monotonic()
         self._phase, self._first_frame, self._epoch_number = "starting", 0.0, 0
+        self._numbers: dict[int, int] = {}  # our epochs of this connection by the child's numbers
         self._connections += 1
+        self.opened = {}
         try:
-            self._child = DecoderProcess(self.address, options)
+            self._child = DecoderProcess(self.address, self._current_options)
         except OSError as error:
-            return [self._lost(problem(self.address, "other", why=error.strerror or "no process"))]
+            return self._lost(problem(self.address, "other", why=error.strerror or "no process"))
         return []
 
     def _serve(self, child: DecoderProcess, left: float) -> list[Item]:
         """Ask the child for a frame and act on what it says first."""
+        if self._backlog:
+            return self._hear(*self._backlog.popleft())
         now = time.monotonic()
         self._heard = max(self._heard, now - _PULSE_PATIENCE / 2)  # we were away; it could not speak unasked
         child.want(self.fps)
@@ -185,7 +221,7 @@ class LiveReader:
             # A frame that waits needs a moment to be converted and sent, so a time-out of zero still gets it.
             message = child.receive(min(max(left, 0.05), 1.0), also=[self._wake])
         except ChannelClosed:
-            return [self._lost(problem(self.address, "crashed"))]
+            return self._lost(problem(self.address, "crashed"))
         if message is None:
             child.unwant()
             return self._check_silence()
@@ -206,22 +242,21 @@ class LiveReader:
                 self.opened, self._phase = header, "reading"
                 return []
             case "warning":
-                self._hwaccel = "none"  # once is enough
-                return [Notice(f"{self.address.shown}: {header['text']}")]
+                return [self._do_without(header["without"], header["text"])]
             case "end":
                 found = header["problem"]
                 if found is None:
                     return [self._finish("complete", None)]
-                return [self._lost(Problem.from_wire(found))]
+                return self._lost(Problem.from_wire(found))
         return []
 
     def _check_idle(self, idle: float) -> list[Item]:
         """Act on the child's word that it has had no frame for `idle` seconds."""
         if self._phase == "opening":
             late = idle > self.options.connect_timeout * _OPEN_PATIENCE
-            return [self._lost(problem(self.address, "timeout"))] if late else []
+            return self._lost(problem(self.address, "timeout")) if late else []
         if idle > self.options.reconnect_after:
-            return [self._lost(problem(self.address, "stalled"))]
+            return self._lost(problem(self.address, "stalled"))
         if idle > self.options.stall_after and self.state == "live":
             return [self._change("stalled", "no_frames", problem(self.address, "stalled"))]
         return []
@@ -230,7 +265,7 @@ class LiveReader:
         """Give up a child that does not even say that it lives."""
         patience = _START_PATIENCE if self._phase == "starting" else _PULSE_PATIENCE
         if time.monotonic() - self._heard > patience:
-            return [self._lost(problem(self.address, "crashed"))]
+            return self._lost(problem(self.address, "crashed"))
         return []
 
     def _deliver(self, header: Header, body: bytearray) -> list[Item]:
@@ -244,6 +279,7 @@ class LiveReader:
             wall = Wall(**start["wall"])
             self._epoch_number, self._index = start["number"], 0
             self._epoch = max(self._epoch + 1, round(wall.unix * 1000))
+            self._numbers[self._epoch] = start["number"]
             items.append(EpochStart(self._epoch, start["why"], wall, size, start["pixel_aspect"], codec))
         pictures = _pictures(body, header["shape"], header["preview"])
         items.append(
@@ -272,15 +308,24 @@ class LiveReader:
         self.state = state
         return StateChange(state, reason, found, retry_in)
 
-    def _lost(self, found: Problem) -> StateChange:
+    def _do_without(self, without: Header, why: str) -> Notice:
+        """Leave something out from the next connection on, so that this is told once."""
+        self._current_options = dataclasses.replace(self._current_options, **without)
+        return Notice(f"{self.address.shown}: {why}")
+
+    def _lost(self, found: Problem) -> list[Item]:
         """Drop the connection and plan the next attempt; a source with an end that cannot be read has ended."""
         lived = time.monotonic() - self._first_frame if self._first_frame else 0.0
+        items: list[Item] = []
+        if self.opened.get("hardware") and not self._first_frame:
+            text = "no picture came from the hardware decoder; decoding on the CPU"
+            items.append(self._do_without({"hwaccel": "none"}, text))
         self._drop_child()
         if not self.address.live:
-            return self._finish(found.kind, found)
+            return [*items, self._finish(found.kind, found)]
         retry_in = self._backoff.failed(refused=found.refused, lived=lived)
         self._retry_at = time.monotonic() + retry_in
-        return self._change("reconnecting", found.kind, found, retry_in)
+        return [*items, self._change("reconnecting", found.kind, found, retry_in)]
 
     def _finish(self, reason: str, found: Problem | None) -> StateChange:
         self._drop_child()
@@ -292,6 +337,7 @@ class LiveReader:
             return
         self._child.kill()
         self._child = None
+        self._backlog.clear()
         current = self._current()
         lost = current.pop("frames_waiting")
         current["frames_dropped_lost"] = lost

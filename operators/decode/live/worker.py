@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..pixels import RGB, Orientation, PixelConverter, preview_size
@@ -24,6 +25,7 @@ from .capture import Capture, Decoded
 from .handoff import Handoff
 from .options import LiveOptions
 from .problems import problem
+from .ring import ClipError
 from .wire import Channel, ChannelClosed, Header
 
 # How often a waiting reader hears that the process lives, and how often the process looks after its parent. Seconds.
@@ -95,7 +97,19 @@ class _Worker:
                     self._handoff.want(True)
                 case "unwant":
                     self._handoff.want(False)
+                case "clip":
+                    self._channel.send({"is": "clip", **self._clip(order)})
         raise ChannelClosed
+
+    def _clip(self, order: Header) -> Header:
+        ring = self._capture.ring
+        try:
+            if ring is None:
+                raise ClipError("nothing is kept for clips of this source")
+            clip = ring.write(order["epoch"], order["t_start"], order["t_end"], Path(order["path"]))
+            return {"t_start": clip.t_start, "t_end": clip.t_end, "bytes": clip.bytes}
+        except ClipError as error:
+            return {"error": str(error)}
 
     def _send(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from onlooker.operators.decode.live.address import parse_source
 from onlooker.operators.decode.live.items import LiveFrame
 from onlooker.operators.decode.live.options import LiveOptions
 from onlooker.operators.decode.live.reader import LiveReader
+from tests.videos import write_video
 
 from .sources import Log, check_conservation, free_port, gone, held, silent, tcp_server, wait_until
 
@@ -30,8 +31,6 @@ def pattern_reader(options: LiveOptions = ENDLESS) -> LiveReader:
 
 
 def test_a_killed_worker_is_replaced_and_its_frames_are_counted_as_lost(tmp_path: Path) -> None:
-    from tests.videos import write_video
-
     data = write_video(tmp_path / "a.ts", 500).read_bytes()
 
     def serve(connection) -> None:
@@ -198,9 +197,12 @@ def test_memory_stays_flat_while_nobody_reads() -> None:
         assert worker.memory_info().rss < before + (16 << 20)
 
 
-def test_a_hardware_decoder_that_is_not_there_is_told_once() -> None:
-    options = LiveOptions(fps=None, size=(24, 32), hwaccel="vaapi")
-    with pattern_reader(options) as reader:
-        log = Log(reader)
-        log.more_frames(2)
+def test_a_hardware_decoder_that_is_not_there_is_told_once(tmp_path: Path) -> None:
+    options = LiveOptions(fps=None, size=(24, 32), hwaccel="vaapi", backoff_first=0.1, backoff_cap=0.2)
+    data = write_video(tmp_path / "a.ts", 100).read_bytes()
+    with tcp_server(lambda connection: connection.sendall(data)) as port:
+        with LiveReader(parse_source(f"tcp://127.0.0.1:{port}"), options) as reader:
+            log = Log(reader)
+            log.until(lambda: len(log.epochs()) >= 3)
+            assert reader.counters()["connections"] >= 3
         assert len(log.notices()) == 1 and "CPU" in log.notices()[0].message
