@@ -154,6 +154,8 @@ class RateWatch:
             return None
         steps = sorted(self._steps)
         median = steps[len(steps) // 2]
+        if median <= 0:
+            return None  # the PTS stand still
         near = sum(abs(step - median) <= median / 10 for step in steps)
         return median if near * 5 >= len(steps) * 4 else None
 

@@ -127,6 +127,7 @@ def test_jitter_loss_and_variable_rates_are_no_change_of_rate() -> None:
     assert rate_changes([1 / 25] * 400) == 0
     assert rate_changes([1 / 25 * draw.choice([1] * 19 + [2]) for _ in range(2000)]) == 0
     assert rate_changes([draw.uniform(0.01, 0.2) for _ in range(2000)]) == 0
+    assert rate_changes([1 / 25] * 100 + [0.0] * 100 + [-0.04] * 100 + [1 / 25] * 100) == 0
 
 
 class Camera:

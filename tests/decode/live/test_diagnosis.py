@@ -17,7 +17,7 @@ from .sources import Camera, free_port, h264, held, http_server, needs_gstreamer
 @needs_gstreamer
 def test_a_camera_is_measured() -> None:
     with Camera(h264(160, 120, 25)) as camera:
-        report = diagnose(parse_source(camera.url), seconds=6)
+        report = diagnose(parse_source(camera.url), seconds=4)
     assert report.problem is None
     assert (report.codec, report.size, report.format) == ("h264", (160, 120), "rtsp")
     assert report.frame_rate == pytest.approx(25, rel=0.05)
@@ -27,7 +27,7 @@ def test_a_camera_is_measured() -> None:
 
 
 def test_a_source_without_reports_says_so(tmp_path: Path) -> None:
-    report = diagnose(parse_source("lavfi:testsrc2=size=64x48:rate=20"), seconds=2.5)
+    report = diagnose(parse_source("lavfi:testsrc2=size=64x48:rate=20"), seconds=2)
     assert (report.sender_reports, report.clock_offset) == (False, None)
     assert report.frame_rate == pytest.approx(20, rel=0.01)
 
@@ -79,6 +79,6 @@ def test_a_video_that_breaks_off_is_reported_with_what_it_had(tmp_path: Path) ->
     path = write_video(tmp_path / "a.ts", 60)
     data = path.read_bytes()
     with tcp_server(lambda connection: connection.sendall(data)) as port:
-        report = diagnose(parse_source(f"tcp://127.0.0.1:{port}"), seconds=60)
+        report = diagnose(parse_source(f"tcp://127.0.0.1:{port}"), seconds=40)
     assert report.problem is not None and report.problem.kind == "closed"
     assert report.codec == "h264" and report.frames == 60

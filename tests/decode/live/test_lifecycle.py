@@ -162,19 +162,19 @@ def test_the_worker_imports_no_torch_and_starts_small() -> None:
 
 
 def slow_ages(policy: str) -> list[float]:
-    """Ages of frames, in seconds, for a consumer that takes a tenth of what a camera of 50 frames a second sends."""
+    """Ages of frames, in seconds, for a consumer that takes a fraction of what a camera of 50 frames a second sends."""
     options = LiveOptions(fps=None, size=(24, 32), policy=policy, queue=1000)  # type: ignore[arg-type]
     with pattern_reader(options) as reader:
         log = Log(reader)
         log.more_frames(1)
         ages = []
-        while len(ages) < 40:
+        while len(ages) < 25:
             for item in log.step():
                 if isinstance(item, LiveFrame):
                     ages.append(time.monotonic() - item.arrival)
-            time.sleep(0.2)
+            time.sleep(0.15)
         if policy == "latest":
-            assert reader.counters()["frames_dropped_replaced"] > 5 * len(ages)
+            assert reader.counters()["frames_dropped_replaced"] > 3 * len(ages)
         return ages
 
 
@@ -182,7 +182,7 @@ def test_a_slow_consumer_gets_fresh_frames_and_its_twin_with_a_queue_does_not() 
     fresh, stale = slow_ages("latest"), slow_ages("drop_oldest")
     assert sorted(fresh)[len(fresh) // 2] < 0.5
     assert sum(fresh[-10:]) < sum(fresh[:10]) + 5, "the age does not grow"
-    assert min(stale[-5:]) > 2.0, "a queue makes it grow"
+    assert min(stale[-5:]) > 1.0, "a queue makes it grow"
 
 
 def test_memory_stays_flat_while_nobody_reads() -> None:
@@ -191,7 +191,7 @@ def test_memory_stays_flat_while_nobody_reads() -> None:
         log.more_frames(20)
         worker = psutil.Process(reader.worker_pid)
         before, count = worker.memory_info().rss, reader.counters()["frames_in"]
-        time.sleep(4)
+        time.sleep(3)
         log.more_frames(2)
         assert reader.counters()["frames_in"] > count + 50, "it went on decoding"
         assert worker.memory_info().rss < before + (16 << 20)

@@ -17,23 +17,24 @@ FAST = LiveOptions(
 )
 
 
-def test_killed_and_restarted_again_and_again() -> None:
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_and_restarted_again_and_again(times: int) -> None:
     before = held()
     with Camera() as camera, LiveReader(parse_source(camera.url), FAST) as reader:
         log = Log(reader)
         workers = set()
-        for _ in range(3):
+        for _ in range(times):
             log.more_frames(15)
             workers.add(reader.worker_pid)
             camera.kill()
             log.wait_for_state("reconnecting")
             camera.start()
         log.more_frames(15)
-        assert len(log.epochs()) >= 4, "a reconnect starts an epoch"
+        assert len(log.epochs()) > times, "a reconnect starts an epoch"
         assert {epoch.why for epoch in log.epochs()} == {"start"}
-        assert len(workers) == 3
+        assert len(workers) == times
         counts = reader.counters()
-        assert counts["frames_in"] >= counts["frames_delivered"] == len(log.frames()) >= 60
+        assert counts["frames_in"] >= counts["frames_delivered"] == len(log.frames()) >= 15 * times
     assert held() == before
 
 
@@ -79,22 +80,19 @@ def test_wall_time_is_the_cameras_once_it_reports() -> None:
         assert max(offsets) - min(offsets) < 0.05
 
 
-@pytest.mark.parametrize("password", ["p@ss/w:rd %#?", "plain"])
-def test_passwords_of_any_characters_open_and_wrong_ones_are_told_at_once(password: str) -> None:
+def test_passwords_of_any_characters_open_and_wrong_ones_are_told_at_once() -> None:
+    password = "p@ss/w:rd %#?"
     with Camera(login=f"admin:{password}") as camera:
         with LiveReader(parse_source(camera.url, user="admin", password=password), FAST) as reader:
             Log(reader).more_frames(3)
-        if password == "plain":
-            return
-        for address in (parse_source(camera.url), parse_source(camera.url, user="admin", password="wr0ng-s3cret")):
-            with LiveReader(address, FAST) as reader:
-                log = Log(reader)
-                told = log.wait_for_state("reconnecting")
-                assert told.problem is not None and told.problem.kind == "wrong_password"
-                assert told.problem.refused and len(log.states()) == 2, "told at the first attempt"
-                assert "wr0ng" not in repr(log.items)
-                log.wait_for_state("reconnecting", "wrong_password")
-                assert reader.counters()["connections"] == 2, "and tried again"
+        with LiveReader(parse_source(camera.url, user="admin", password="wr0ng-s3cret"), FAST) as reader:
+            log = Log(reader)
+            told = log.wait_for_state("reconnecting")
+            assert told.problem is not None and told.problem.kind == "wrong_password"
+            assert told.problem.refused and len(log.states()) == 2, "told at the first attempt"
+            assert "wr0ng" not in repr(log.items)
+            log.wait_for_state("reconnecting", "wrong_password")
+            assert reader.counters()["connections"] == 2, "and tried again"
 
 
 def test_a_path_that_is_not_there_and_a_source_without_picture() -> None:
