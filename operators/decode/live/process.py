@@ -53,13 +53,13 @@ class DecoderProcess:
         """Process id of the child."""
         return self._process.pid
 
-    def want(self, fps: float | None) -> None:
-        """Ask for one frame, sampled at `fps` from now on; without effect on a child that is gone."""
-        self._tell({"do": "want", "fps": fps})
+    def want(self, wanted: bool) -> None:
+        """Ask for one frame, or take that back; then a frame may already be on its way. The child may be gone."""
+        self._tell({"do": "want", "wanted": wanted})
 
-    def unwant(self) -> None:
-        """Take the wish back; a frame may already be on its way."""
-        self._tell({"do": "unwant"})
+    def sample(self, fps: float | None) -> None:
+        """Take `fps` samples per second of media time from now on, None for every frame."""
+        self._tell({"do": "sample", "fps": fps})
 
     def clip(self, epoch: int, t_start: float, t_end: float, path: Path) -> None:
         """Ask for a clip of the child's epoch `epoch`; a message `clip` will answer."""

@@ -201,6 +201,7 @@ class LiveReader:
             return []
         self._heard = time.monotonic()
         self._phase, self._first_frame, self._epoch_number = "starting", 0.0, 0
+        self._told_fps = self._current_options.fps
         self._numbers: dict[int, int] = {}  # our epochs of this connection by the child's numbers
         self._connections += 1
         self.opened = {}
@@ -211,28 +212,42 @@ class LiveReader:
         return []
 
     def _serve(self, child: DecoderProcess, left: float) -> list[Item]:
-        """Ask the child for a frame and act on what it says first."""
-        if self._backlog:
-            return self._hear(*self._backlog.popleft())
-        now = time.monotonic()
-        self._heard = max(self._heard, now - _PULSE_PATIENCE / 2)  # we were away; it could not speak unasked
-        child.want(self.fps)
-        try:
-            # A frame that waits needs a moment to be converted and sent, so a time-out of zero still gets it.
-            message = child.receive(min(max(left, 0.05), 1.0), also=[self._wake])
-        except ChannelClosed:
-            return self._lost(problem(self.address, "crashed"))
+        """Wait for what the child says next, and act on it."""
+        message = self._next_message(child, left)
         if message is None:
-            child.unwant()
             return self._check_silence()
         self._heard = time.monotonic()
-        header, body = message
-        return self._hear(header, body)
+        return self._hear(*message)
+
+    def _next_message(self, child: DecoderProcess, left: float) -> tuple[Header, bytearray] | None:
+        """Return the next message; asks for a frame first, unless something has come already.
+
+        At most one wish is open, and none while we are away: a frame that waits in the socket grows old.
+        """
+        if self._backlog:
+            return self._backlog.popleft()
+        if self.fps != self._told_fps:
+            child.sample(self.fps)
+            self._told_fps = self.fps
+        try:
+            message = child.receive(0.0)
+            if message is None:
+                self._heard = max(self._heard, time.monotonic() - _PULSE_PATIENCE / 2)  # it may not speak unasked
+                child.want(True)
+                # A frame needs a moment to be converted and sent, so a time-out of zero still gets one that waits.
+                message = child.receive(min(max(left, 0.05), 1.0), also=[self._wake])
+                if message is None or message[0]["is"] != "frame":
+                    child.want(False)
+        except ChannelClosed:
+            return {"is": "gone"}, bytearray()
+        return message
 
     def _hear(self, header: Header, body: bytearray) -> list[Item]:
         if "counts" in header:
             self._counts, self.seen = header["counts"], header["seen"]
         match header["is"]:
+            case "gone":
+                return self._lost(problem(self.address, "crashed"))
             case "frame":
                 return self._deliver(header, body)
             case "alive":

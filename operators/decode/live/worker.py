@@ -93,10 +93,9 @@ class _Worker:
             order = message[0]
             match order["do"]:
                 case "want":
+                    self._handoff.want(order["wanted"])
+                case "sample":
                     self._capture.fps = order["fps"]
-                    self._handoff.want(True)
-                case "unwant":
-                    self._handoff.want(False)
                 case "clip":
                     self._channel.send({"is": "clip", **self._clip(order)})
         raise ChannelClosed

@@ -161,28 +161,30 @@ def test_the_worker_imports_no_torch_and_starts_small() -> None:
         assert psutil.Process(reader.worker_pid).memory_info().rss < 200 << 20
 
 
+AWAY = 0.3
+
+
 def slow_ages(policy: str) -> list[float]:
-    """Ages of frames, in seconds, for a consumer that takes a fraction of what a camera of 50 frames a second sends."""
+    """Ages of frames, in seconds, for a consumer that takes a fifteenth of what a camera sends."""
     options = LiveOptions(fps=None, size=(24, 32), policy=policy, queue=1000)  # type: ignore[arg-type]
     with pattern_reader(options) as reader:
         log = Log(reader)
         log.more_frames(1)
         ages = []
-        while len(ages) < 25:
+        while len(ages) < 15:
             for item in log.step():
                 if isinstance(item, LiveFrame):
                     ages.append(time.monotonic() - item.arrival)
-            time.sleep(0.15)
+            time.sleep(AWAY)
         if policy == "latest":
-            assert reader.counters()["frames_dropped_replaced"] > 3 * len(ages)
+            assert reader.counters()["frames_dropped_replaced"] > 5 * len(ages)
         return ages
 
 
 def test_a_slow_consumer_gets_fresh_frames_and_its_twin_with_a_queue_does_not() -> None:
     fresh, stale = slow_ages("latest"), slow_ages("drop_oldest")
-    assert sorted(fresh)[len(fresh) // 2] < 0.5
-    assert sum(fresh[-10:]) < sum(fresh[:10]) + 5, "the age does not grow"
-    assert min(stale[-5:]) > 1.0, "a queue makes it grow"
+    assert sorted(fresh)[len(fresh) // 2] < AWAY / 2, "taken when asked for, not left in a pipe"
+    assert min(stale[-5:]) > 1.0, "a queue makes the age grow"
 
 
 def test_memory_stays_flat_while_nobody_reads() -> None:
