@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+_RANGES: dict[str, tuple[float, float]] = {
+    "fps": (0.1, 240),
+    "session_timeout": (0.1, 86_400),
+    "report_interval": (0.01, 86_400),
+    "clock_offset": (-1e9, 1e9),
+    "clock_drift": (-500_000, 500_000),
+}
 _INTRODUCTION = """\
 examples:
   onlooker simulate-camera street.mp4
@@ -90,7 +98,8 @@ def _add_pictures(group: Any) -> None:
         "--codec",
         choices=["copy", "h264", "h265", "mjpeg"],
         default="copy",
-        help="copy keeps the file's where cameras can send it (default: %(default)s)",
+        help="copy keeps the file's where cameras can send it, and clients wait for its key frames; encoding makes one "
+        "for each client that comes (default: %(default)s)",
     )
     group.add_argument("--size", metavar="WxH", help="resolution (default: the file's)")
     group.add_argument("--fps", metavar="N", type=float, help="pictures per second (default: the file's)")
@@ -131,7 +140,10 @@ def _main(args: argparse.Namespace) -> int:
     settings = _settings(args)
 
     def say(text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+        try:
+            print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+        except BrokenPipeError:  # nobody reads our lines any more; the clients still watch
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
 
     async def run() -> None:
         await Simulator(settings, say).run()
@@ -145,10 +157,10 @@ def _settings(args: argparse.Namespace) -> Settings:
     from ..simulate.formats import Wish, parse_size
     from ..simulate.simulator import Settings
 
-    for name, low in [("fps", 0.1), ("session_timeout", 0.1), ("report_interval", 0.01)]:
+    for name, (low, high) in _RANGES.items():
         value = getattr(args, name)
-        if value is not None and not low <= value <= 1e6:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least {low:g}, not {value:g}.")
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"--{name.replace('_', '-')} must lie between {low:g} and {high:g}, not {value:g}.")
     codec: Codec | None = None if args.codec == "copy" else args.codec
     if args.protocol == "http-mjpeg":
         if codec not in (None, "mjpeg"):

@@ -48,7 +48,7 @@ class Connection:
         self.policy.say(f"client {self.peer} connected")
         try:
             await self._serve()
-        except (ConnectionError, TimeoutError):
+        except OSError:  # the client is gone
             pass
         finally:
             self.gone()

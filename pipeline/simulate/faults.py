@@ -51,6 +51,15 @@ KINDS: dict[str, FaultKind] = {
     "no-reports": FaultKind("sends no RTCP sender reports", "no-reports@10:30", lasts=_FOREVER),
 }
 _TEXT_VALUES = {"codec", "size"}
+_RANGES = {
+    "seconds": (0, _FOREVER),
+    "at": (0, _FOREVER),
+    "every": (1e-3, _FOREVER),
+    "percent": (0, 100),
+    "speed": (0.01, 1),
+    "fps": (0.1, 240),
+    "jump": (-1e9, 1e9),
+}
 _SPELLING = re.compile(r"(?P<kind>[\w-]+)(@(?P<at>[\d.]+)(/(?P<every>[\d.]+))?)?(:(?P<rest>.+))?")
 
 
@@ -116,10 +125,8 @@ def _checked(kind: str, given: dict[str, Any]) -> Fault:
         value = _text(kind, given) if spec.value in _TEXT_VALUES else numbers.get(spec.value, spec.default)
         if value is None:
             raise UsageError(f"fault {kind} needs its {spec.value}; for example {spec.example}.")
-    ranges = {"seconds": (0, _FOREVER), "at": (0, _FOREVER), "every": (1e-3, _FOREVER), "percent": (0, 100)}
-    ranges |= {"speed": (0.01, 1), "fps": (0.1, 240)}
-    for name, number in [*numbers.items()]:
-        low, high = ranges.get(name, (-_FOREVER, _FOREVER))
+    for name, number in numbers.items():
+        low, high = _RANGES[name]
         if not low <= number <= high:
             raise UsageError(f"fault {kind}: {name} must lie between {low:g} and {high:g}, not {number:g}.")
     return Fault(kind, value, numbers.get("seconds", spec.lasts or 0.0), numbers.get("at"), numbers.get("every"))

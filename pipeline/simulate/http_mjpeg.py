@@ -28,10 +28,12 @@ class HttpConnection(Connection):
 
     async def answer(self, request: Request) -> None:
         """Begin to send pictures."""
+        if self._playing:  # nothing can be said between pictures
+            return
         refusal = self.refusal(request)
         if refusal is not None:
             self.respond(refusal[0], {"Content-Length": "0", **refusal[1]})
-        elif request.method not in ("GET", "HEAD") or self._playing:
+        elif request.method not in ("GET", "HEAD"):
             self.respond(405, {"Allow": "GET, HEAD", "Content-Length": "0"})
         elif request.path != self.policy.path.rstrip("/"):
             self.respond(404, {"Content-Length": "0"})

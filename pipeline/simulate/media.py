@@ -89,9 +89,9 @@ class Media:
             rate = stream.average_rate or stream.guessed_rate or _FALLBACK_RATE
             name, extradata = context.name, bytes(context.extradata or b"")
             codec = _COPIED.get(name)
-            packet = next(p for p in container.demux(stream))
+            packet = next(_readable(container.demux(stream)), None)
             # Without presentation times (raw streams, AVI) only decoding tells the order of the pictures.
-            timed = packet.pts is not None and packet.dts is not None
+            timed = packet is not None and packet.pts is not None and packet.dts is not None
             nearest: Codec = "mjpeg" if name == "mjpeg" else codec or "h264"
             return nearest, rate, (context.width, context.height), extradata, codec if timed else None
 

@@ -114,7 +114,11 @@ class RtspConnection(Connection):
         if "session" in request.headers and self._state_error(request):
             self._reply(request, 454)
             return
-        outlet, told = await self._outlet(request.headers.get("transport", ""))
+        try:
+            outlet, told = await self._outlet(request.headers.get("transport", ""))
+        except OSError:  # no free UDP ports, or no way to the client's
+            self._reply(request, 500)
+            return
         if outlet is None:
             self._reply(request, 461)
             return

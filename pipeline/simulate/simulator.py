@@ -26,6 +26,7 @@ from .rtsp import RtspConnection
 __all__ = ["Settings", "Simulator"]
 
 _PARENT_LOOK = 0.25  # seconds between looks at the parent process
+_FAREWELL = 10.0  # seconds in which clients may read the rest
 _REOPEN = 0.2  # seconds between attempts to get the port back
 _NOISE_EVERY, _NOISE_SIZE = 0.05, 300  # seconds, bytes
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
@@ -75,6 +76,7 @@ class Simulator:
         self._server: asyncio.Server | None = None
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._return: asyncio.Task[None] | None = None  # opens the port again
         self._done = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -113,6 +115,10 @@ class Simulator:
     async def _play(self) -> None:
         await self._camera.run()
         self._say("the file is over")
+        for connection in self._connections:
+            connection.writer.close()
+        if self._connections:  # clients may still have to read
+            await asyncio.wait([*self._connections.values()], timeout=_FAREWELL)
         self._done.set()
 
     def _watch_signals(self) -> None:
@@ -131,10 +137,11 @@ class Simulator:
         if self._settings.parent is not None:
             self._done.set()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -238,8 +245,10 @@ class Simulator:
                 for connection in [*self._connections]:
                     connection.reset()
             case "kill":
+                if self._return:
+                    self._return.cancel()
                 await self._shut()
-                self._spawn(self._come_back(fault.seconds))
+                self._return = self._spawn(self._come_back(fault.seconds))
             case "garbage-rtsp":
                 self._effects.begin(fault)
                 self._spawn(self._noise())

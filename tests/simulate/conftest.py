@@ -8,13 +8,13 @@ import pytest
 from onlooker.pipeline.simulate import SimulatedCamera
 from tests.videos import write_video
 
-FRAMES = 60  # 2.4 s
+FRAMES, FPS = 60, 50  # 1.2 s
 
 
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 frames at 25 a second, a key frame every 12."""
-    return write_video(tmp_path_factory.mktemp("camera") / "numbers.mp4", FRAMES, codec_options={"bf": "0"})
+    """60 frames at 50 a second, a key frame every 12."""
+    return write_video(tmp_path_factory.mktemp("camera") / "numbers.mp4", FRAMES, rate=FPS, codec_options={"bf": "0"})
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,9 @@
 """The parts that need no camera: how faults are written, clocks, and packets taken apart again by their RFCs."""
 
+import asyncio
+import contextlib
 import random
+import socket
 import time
 
 import pytest
@@ -13,6 +16,7 @@ from onlooker.pipeline.simulate.faults import KINDS, Effects, Fault, fault_of_js
 from onlooker.pipeline.simulate.jpeg import jpeg_payloads
 from onlooker.pipeline.simulate.nal import split
 from onlooker.pipeline.simulate.rtp import nal_payloads
+from onlooker.pipeline.simulate.stream import open_udp
 
 FOREVER = float("inf")
 
@@ -126,6 +130,32 @@ def test_start_codes_and_lengths_are_told_apart() -> None:
     assert split("h264", by_code, b"") == units
     by_length = b"".join(len(u).to_bytes(4, "big") + u for u in [delimiter, *units])
     assert split("h264", by_length, b"\x01\x64\x00\x1f\xff\xe1") == units
+
+
+def test_udp_is_sent_in_bursts_and_in_order() -> None:
+    async def send(ear: socket.socket) -> tuple[int, list[int]]:
+        outlet = await open_udp("127.0.0.1", *ear.getsockname()[:1], (ear.getsockname()[1],) * 2)
+        for number in range(300):
+            outlet.send(0, number.to_bytes(2, "big"))
+        at_once = len(read(ear))
+        outlet.close()
+        return at_once, [int.from_bytes(data, "big") for data in read(ear)]
+
+    def read(ear: socket.socket) -> list[bytes]:
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(ear.recv(100))
+        return found
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.setblocking(False)
+        at_once, rest = asyncio.run(send(ear))
+    assert at_once == 1
+    assert len(rest) > 20 and rest == list(
+        range(1, 1 + len(rest))
+    )  # closing sends what waits, as much as the socket takes
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", random.Random(1).randbytes(500)])

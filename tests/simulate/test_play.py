@@ -2,18 +2,27 @@
 
 import itertools
 from pathlib import Path
+from statistics import median
 
 import av
 import numpy as np
 import pytest
 
 from onlooker.pipeline.simulate import SimulatedCamera
-from tests.simulate.conftest import FRAMES
+from tests.simulate.conftest import FPS, FRAMES
 from tests.simulate.rtsp_client import Rtp, RtspClient
-from tests.simulate.watching import capture_time, frames, opened, take
+from tests.simulate.watching import Seen, capture_time, frames, opened, take
 from tests.videos import numbered_frame, write_video
 
-STEP = 3600  # ticks of 90 kHz between two frames
+RATE = 90_000
+
+
+def assert_paced(seen: list[Seen], fps: int) -> None:
+    """Check the timestamps; a camera on a busy machine may now and then take a picture late."""
+    times = [frame.pts for frame in seen if frame.pts is not None]
+    assert len(times) >= len(seen) - 1  # libav has no time for the first
+    steps = [after - before for before, after in itertools.pairwise(times)]
+    assert median(steps) == RATE / fps and min(steps) >= RATE / fps
 
 
 def assert_consecutive(numbers: list[int], modulo: int = FRAMES) -> None:
@@ -26,9 +35,7 @@ def test_frames_are_the_files(camera: SimulatedCamera, codec: str) -> None:
     for transport in ("tcp", "udp"):
         seen = take(camera.url, 12, transport)
         assert_consecutive([frame.number for frame in seen])
-        times = [frame.pts for frame in seen[1:] if frame.pts is not None]
-        assert len(times) == 11
-        assert {after - before for before, after in itertools.pairwise(times)} == {STEP}
+        assert_paced(seen, FPS)
         assert any("plays over " + transport.upper() in line for line in camera.log())
     assert camera.status()["codec"] == codec
 
@@ -37,9 +44,8 @@ def test_size_and_rate_are_as_asked(video: Path) -> None:
     with SimulatedCamera(video, size="160x96", fps=10) as camera:
         seen = take(camera.url, 8)
     assert {frame.width for frame in seen} == {160}
-    # 10 of 25 frames: steps of 2 and 3
-    assert {(b.number - a.number) % FRAMES for a, b in itertools.pairwise(seen)} == {2, 3}
-    assert {b.pts - a.pts for a, b in itertools.pairwise(seen[1:]) if a.pts and b.pts} == {9000}
+    assert {(b.number - a.number) % FRAMES for a, b in itertools.pairwise(seen)} == {FPS // 10}
+    assert_paced(seen, 10)
 
 
 def test_large_frames_arrive_whole(tmp_path: Path) -> None:
@@ -69,7 +75,7 @@ def test_timestamps_go_on_where_the_file_starts_over(tmp_path: Path) -> None:
     with SimulatedCamera(video) as camera:
         seen = take(camera.url, 30)
     assert_consecutive([frame.number for frame in seen], 8)
-    assert {b.pts - a.pts for a, b in itertools.pairwise(seen[1:]) if a.pts and b.pts} == {STEP}
+    assert_paced(seen, 25)
 
 
 def test_files_that_cannot_be_copied_are_encoded(tmp_path: Path) -> None:
@@ -124,7 +130,11 @@ def test_a_client_that_does_not_read_costs_the_others_nothing(tmp_path: Path) ->
         # The sleeper wakes up: what is left out is whole pictures, and the first one after the gap is a key frame.
         previous: Rtp | None = None
         for packet in sleeper.rtp():
-            if previous is not None and previous.marker and packet.timestamp - previous.timestamp & 0xFFFFFFFF > STEP:
+            if (
+                previous is not None
+                and previous.marker
+                and packet.timestamp - previous.timestamp & 0xFFFFFFFF > RATE / 25
+            ):
                 break
             assert previous is None or packet.sequence == previous.sequence + 1 & 0xFFFF
             previous = packet

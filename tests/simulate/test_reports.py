@@ -23,10 +23,10 @@ def first_reports(camera: SimulatedCamera, count: int) -> list[Report]:
 def test_reports_tell_the_cameras_wall_clock(video: Path) -> None:
     with SimulatedCamera(video, clock_offset=-7200.25, report_interval=0.1) as camera:
         # The least delay of many is free of the machine's load; what is left is the loopback's.
-        early = min(report.arrival - report.wall for report in first_reports(camera, 15))
+        early = min(report.arrival - report.wall for report in first_reports(camera, 8))
         assert 7200.25 - 0.002 < early < 7200.25 + 0.05
         camera.fault("clock", jump=7200.25)
-        early = min(report.arrival - report.wall for report in first_reports(camera, 15))
+        early = min(report.arrival - report.wall for report in first_reports(camera, 8))
         assert -0.002 < early < 0.05
 
 
@@ -37,7 +37,7 @@ def test_reports_join_wall_clock_and_timestamps(camera: SimulatedCamera) -> None
         shown: list[Rtp] = []
         for packet in client.packets():
             (reports if isinstance(packet, Report) else shown).append(packet)  # type: ignore[arg-type]
-            if len(reports) == 15:
+            if len(reports) == 8:
                 break
     for before, after in itertools.pairwise(reports):
         ticks = after.timestamp - before.timestamp & 0xFFFFFFFF
@@ -68,28 +68,28 @@ def test_libav_dates_every_frame(video: Path) -> None:
                 delays.append(time.time() + offset - wall)
             if report:
                 reports.append(report)
-            if len(delays) == 50:
+            if len(delays) == 30:
                 break
-    assert len(delays) == 50 and len({wall for wall, _ in reports}) > 2
+    assert len(delays) == 30 and len({wall for wall, _ in reports}) > 2
     assert -0.005 < min(delays) < 0.05
 
 
 def test_a_fast_camera_runs_away(video: Path) -> None:
     with SimulatedCamera(video, clock_drift=100_000, report_interval=0.1) as camera, RtspClient(camera.url) as client:
         client.play()
-        first, *_, last = (report for _, report in zip(range(20), client.reports(), strict=False))
+        first, *_, last = (report for _, report in zip(range(12), client.reports(), strict=False))
     passed = last.arrival - first.arrival
     assert (last.wall - first.wall) / passed == pytest.approx(1.1, abs=0.05)
     assert (last.timestamp - first.timestamp & 0xFFFFFFFF) / RATE / passed == pytest.approx(1.1, abs=0.05)
 
 
 def test_the_interval_is_kept_and_reports_can_be_off(video: Path, camera: SimulatedCamera) -> None:
-    walls = [report.wall for report in first_reports(camera, 12)]
+    walls = [report.wall for report in first_reports(camera, 8)]
     assert median(b - a for a, b in itertools.pairwise(walls)) >= 0.1
     with SimulatedCamera(video, sender_reports=False) as silent, RtspClient(silent.url) as client:
         client.play()
-        kinds = [type(packet) for _, packet in zip(range(60), client.packets(), strict=False)]
-        assert kinds == [Rtp] * 60
+        kinds = [type(packet) for _, packet in zip(range(30), client.packets(), strict=False)]
+        assert kinds == [Rtp] * 30
         assert silent.status()["reports_sent"] == 0
 
 
@@ -98,8 +98,9 @@ def test_the_fault_no_reports_silences_them_for_a_while(camera: SimulatedCamera)
         client.play()
         packets = client.packets()
         next(packet for packet in packets if isinstance(packet, Report))
-        before = camera.fault("no-reports")["reports_sent"]
-        wait_for(lambda: camera.status()["frames_sent"] > 100, "frames")
+        status = camera.fault("no-reports")
+        before, before_frames = status["reports_sent"], status["frames_sent"]
+        wait_for(lambda: camera.status()["frames_sent"] > before_frames + 10, "frames")
         assert camera.status()["reports_sent"] == before
         camera.clear()
         wait_for(lambda: camera.status()["reports_sent"] > before, "reports")
