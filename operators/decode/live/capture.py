@@ -72,6 +72,8 @@ class Epoch:
     height: int
     pixel_aspect: float
     """Width of a shown pixel over its height."""
+    turn: Orientation
+    """How stored pixels are turned to be shown."""
 
 
 @dataclass(slots=True)
@@ -341,7 +343,7 @@ class Capture:
     def _change(self, frame: VideoFrame, pts: float | None) -> EpochReason | None:
         """Say whether this frame differs from the ones before so much that a new epoch must begin."""
         faster = pts is not None and self._rates.changed(pts)
-        if self._epoch is not None and (frame.width, frame.height) != self._stored_size:
+        if self._epoch is not None and (frame.width, frame.height, frame.rotation) != self._stored:
             self._rates.restart()
             return "format"
         return "rate" if faster else None
@@ -349,12 +351,13 @@ class Capture:
     def _begin(self, frame: VideoFrame, why: EpochReason, wall: Wall) -> None:
         if why != "rate":
             self._rates.restart()
-        self._stored_size = (frame.width, frame.height)
+        self._stored = (frame.width, frame.height, frame.rotation)
+        # Once an epoch only: a frame asked for its side data is held by a cycle until the garbage is collected.
         turn = Orientation.of(frame)
         height, width = turn.shown_size(frame.height, frame.width)
         aspect = 1 / self._pixel_aspect if turn.transpose else self._pixel_aspect
         number = self._epoch.number + 1 if self._epoch is not None else 1
-        self._epoch = Epoch(number, why, wall, width, height, aspect)
+        self._epoch = Epoch(number, why, wall, width, height, aspect, turn)
 
     def _sampled(self, t: float) -> bool:
         assert self._epoch is not None

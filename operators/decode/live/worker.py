@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from ..pixels import RGB, Orientation, PixelConverter, preview_size
+from ..pixels import RGB, PixelConverter, preview_size
 from .address import LiveAddress
 from .capture import Capture, Decoded
 from .handoff import Handoff
@@ -154,23 +154,23 @@ class _Worker:
 
 
 class _Pictures:
-    """Turns decoded frames into RGB pictures; converters are kept while size and orientation stay."""
+    """Turns decoded frames into RGB pictures; converters are kept for an epoch."""
 
     def __init__(self, size: tuple[int, int] | None, preview: int | None) -> None:
         self._size, self._short_side = size, preview
-        self._made_for: Any = None
+        self._made_for = 0
 
     def __call__(self, decoded: Decoded) -> tuple[RGB, RGB | None]:
         """Return (H, W, 3) uint8 at the asked size, and (h, w, 3) with square pixels if a preview is asked for."""
-        epoch, turn = decoded.epoch, Orientation.of(decoded.frame)
-        key = (epoch.number, turn)
-        if key != self._made_for:
+        epoch = decoded.epoch
+        if epoch.number != self._made_for:
+            turn = epoch.turn
             self._convert = PixelConverter(self._size or (epoch.height, epoch.width), turn)
             self._convert_preview: PixelConverter | None = None
             if self._short_side is not None:
                 shape = preview_size(epoch.height, epoch.width, Fraction(epoch.pixel_aspect), self._short_side)
                 self._convert_preview = PixelConverter(shape, turn)
-            self._made_for = key
+            self._made_for = epoch.number
         preview = None if self._convert_preview is None else self._convert_preview(decoded.frame)
         return self._convert(decoded.frame), preview
 

@@ -113,15 +113,18 @@ while True:
 """
 
 
-@pytest.mark.parametrize("where", ["connecting", "live"])
-def test_the_worker_dies_with_its_reader(where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "how"), [("connecting", "SIGKILL"), ("connecting", "SIGINT"), ("live", "SIGKILL"), ("live", "SIGTERM")]
+)
+def test_the_worker_dies_with_its_reader(where: str, how: str) -> None:
     with tcp_server(silent) as port:
         source = f"rtsp://127.0.0.1:{port}/x" if where == "connecting" else PATTERN
-        parent = subprocess.Popen([sys.executable, "-c", ORPHAN, source], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-c", ORPHAN, source]
+        parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
         assert not gone(worker)
-        parent.kill()
+        parent.send_signal(getattr(signal, how))
         parent.wait()
         parent.stdout.close()
         wait_until(lambda: gone(worker))
@@ -197,6 +200,17 @@ def test_memory_stays_flat_while_nobody_reads() -> None:
         log.more_frames(2)
         assert reader.counters()["frames_in"] > count + 50, "it went on decoding"
         assert worker.memory_info().rss < before + (16 << 20)
+
+
+def test_memory_stays_flat_while_frames_are_delivered() -> None:
+    source = parse_source("lavfi:testsrc2=size=1280x720:rate=25")
+    with LiveReader(source, LiveOptions(fps=None, preview=180)) as reader:
+        log = Log(reader)
+        log.more_frames(15)
+        worker = psutil.Process(reader.worker_pid)
+        before = worker.memory_info().rss
+        log.more_frames(60)
+        assert worker.memory_info().rss < before + (25 << 20), "60 pictures of 1.4 MB passed"
 
 
 def test_a_hardware_decoder_that_is_not_there_is_told_once(tmp_path: Path) -> None:
