@@ -85,6 +85,7 @@ class LiveReader:
         self._counts: dict[str, int] = {}
         self._delivered = 0  # by the current child
         self._connections = 0
+        self._numbers: dict[int, int] = {}  # our epochs of this connection by the child's numbers
         self._backlog: deque[tuple[Header, bytearray]] = deque()  # came while another answer was awaited
         self._wake, self._wakes = socket.socketpair()
         self._wake.setblocking(False)
@@ -202,7 +203,7 @@ class LiveReader:
         self._heard = time.monotonic()
         self._phase, self._first_frame, self._epoch_number = "starting", 0.0, 0
         self._told_fps = self._current_options.fps
-        self._numbers: dict[int, int] = {}  # our epochs of this connection by the child's numbers
+        self._numbers = {}
         self._connections += 1
         self.opened = {}
         try:
@@ -270,6 +271,8 @@ class LiveReader:
         if self._phase == "opening":
             late = idle > self.options.connect_timeout * _OPEN_PATIENCE
             return self._lost(problem(self.address, "timeout")) if late else []
+        if not self.address.live:
+            return []  # a test pattern may be of a frame a minute
         if idle > self.options.reconnect_after:
             return self._lost(problem(self.address, "stalled"))
         if idle > self.options.stall_after and self.state == "live":
@@ -332,7 +335,7 @@ class LiveReader:
         """Drop the connection and plan the next attempt; a source with an end that cannot be read has ended."""
         lived = time.monotonic() - self._first_frame if self._first_frame else 0.0
         items: list[Item] = []
-        if self.opened.get("hardware") and not self._first_frame:
+        if self.opened.get("hardware") and self._epoch == 0 and found.kind in ("stalled", "crashed"):
             text = "no picture came from the hardware decoder; decoding on the CPU"
             items.append(self._do_without({"hwaccel": "none"}, text))
         self._drop_child()

@@ -66,6 +66,14 @@ def test_the_sampling_rate_can_change_on_the_way() -> None:
         assert all(step >= 0.4 for step in steps), steps
 
 
+def test_a_slow_test_pattern_is_not_taken_for_a_stalled_camera() -> None:
+    options = LiveOptions(fps=None, stall_after=0.6, reconnect_after=1.2)
+    with LiveReader(parse_source("lavfi:testsrc2=size=64x48:rate=1/3"), options) as reader:
+        log = Log(reader)
+        log.more_frames(2)
+        assert [state.state for state in log.states()] == ["connecting", "live"]
+
+
 def test_blocking_is_refused_for_live_sources() -> None:
     with pytest.raises(OnlookerError, match="cannot wait"):
         LiveReader(parse_source("rtsp://cam/x"), LiveOptions(policy="block"))
