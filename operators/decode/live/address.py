@@ -43,8 +43,11 @@ _NAMED_SECRET = re.compile(
     r"(.*?)(?=_[a-z]+=|[&;/]|$)",
     re.IGNORECASE,
 )
-# Others make the path itself the secret: a long run of letters mixed with digits that is no word.
-_TOKEN = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[A-Za-z0-9_-]{16,}(?![\w-])")
+# Others make the path itself the secret: a long run of letters mixed with digits, or a UUID.
+_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
+    r"(?![A-Za-z0-9])"
+)
 _MASK = "***"
 
 

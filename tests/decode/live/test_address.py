@@ -50,6 +50,20 @@ def test_no_secret_in_refusals(text: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["rtsp://192.168.1.64:554/Streaming/Channels/101", "rtsp://cam/cam/realmonitor?channel=1&subtype=0",
+     "rtsp://cam:554/h264Preview_01_main", "rtsp://cam/axis-media/media.amp", "http://cam/axis-cgi/mjpg/video.cgi"],
+)  # fmt: skip
+def test_what_is_no_secret_is_shown(text: str) -> None:
+    assert parse_source(text).shown == text
+
+
+def test_tokens_in_the_path_are_masked() -> None:
+    assert parse_source("rtsps://nvr:7441/123e4567-e89b-12d3-a456-426614174000/x").shown == "rtsps://nvr:7441/***/x"
+    assert parse_source("rtsps://nvr:7441/hXyZ12AbCdEfGhIj?enableSrtp").shown == "rtsps://nvr:7441/***?***"
+
+
 def test_the_mask_is_needed() -> None:
     assert SECRET in "rtsp://cam/live?token=" + SECRET  # the check above would see it
 

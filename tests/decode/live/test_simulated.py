@@ -76,6 +76,7 @@ def test_noise_between_the_messages_ends_in_a_new_connection_at_worst(camera: Si
         assert "crashed" not in {state.reason for state in log.states()}
 
 
+@pytest.mark.slow
 def test_refusals_on_the_way_are_told_and_forgotten(camera: SimulatedCamera) -> None:
     with reader_of(camera) as reader:
         log = Log(reader)
