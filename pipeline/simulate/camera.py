@@ -166,8 +166,9 @@ class Camera:
     async def _play(self) -> bool:
         """Play until nobody watches or the format changes; True when the file is over.
 
-        Pictures are taken when they are sent: `shift` puts the file's times onto the camera's clock. It is set at the
-        first key frame, and again when reading or encoding cannot keep up.
+        `shift` puts the file's times onto the camera's clock. It is set at the first key frame, and again when reading
+        or encoding cannot keep up. `hold` is how long reordered pictures wait, `backlog` whether the fault `slow` left
+        something to catch up with, and after a `gap` in what was sent only a key frame makes sense.
         """
         media = self._media
         assert media
@@ -183,7 +184,8 @@ class Camera:
             now = time.monotonic()
             late = 0.0 if shift is None else now - self.clock.instant(unit.dts + hold + shift)
             backlog = self.effects.active("slow") is not None or (backlog and late > _MOST_LATE / 2)
-            if unit.key and (shift is None or (late > _MOST_LATE and not backlog)):
+            in_order = unit.key or not hold  # elsewhere a new shift would mix up reordered pictures
+            if (shift is None and unit.key) or (late > _MOST_LATE and in_order and not backlog):
                 shift = self.clock.ticks(now) - unit.pts
             if shift is None:
                 continue

@@ -97,9 +97,12 @@ def test_kill_can_be_repeated(video: Path) -> None:
 
 def test_a_second_kill_takes_the_place_of_the_first(video: Path) -> None:
     with SimulatedCamera(video) as camera:
-        camera.fault("kill", seconds=3600)
-        camera.fault("kill", seconds=0.1)
+        camera.fault("kill", seconds=0.5)
+        camera.fault("kill", seconds=0.05)
         wait_for(lambda: plays_again(camera), "the camera's return")
+        camera.fault("kill", seconds=3600)
+        time.sleep(1)  # the first one's return would be long over
+        assert not plays_again(camera)
 
 
 def test_reset_is_no_orderly_end(camera: SimulatedCamera, client: RtspClient) -> None:

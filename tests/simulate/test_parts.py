@@ -87,6 +87,7 @@ def test_clock() -> None:
 def taken_apart(codec: str, payloads: list[bytes]) -> list[bytes]:
     """Put NAL units together again: RFC 6184 sections 5.6 to 5.8, RFC 7798 sections 4.4.1 to 4.4.3."""
     units: list[bytes] = []
+    ended = True  # the fragmented unit before
     head = 1 if codec == "h264" else 2
     for payload in payloads:
         kind = payload[0] & 0x1F if codec == "h264" else payload[0] >> 1 & 0x3F
@@ -98,12 +99,15 @@ def taken_apart(codec: str, payloads: list[bytes]) -> list[bytes]:
                 place += 2 + size
         elif kind == (28 if codec == "h264" else 49):
             flags, body = payload[head], payload[head + 1 :]
+            assert ended == bool(flags & 0x80)
+            ended = bool(flags & 0x40)
             if flags & 0x80:
                 first = payload[0] & 0xE0 | flags & 0x1F if codec == "h264" else payload[0] & 0x81 | (flags & 0x3F) << 1
                 units.append(bytes([first]) + payload[1:head])
             units[-1] += body
         else:
             units.append(payload)
+    assert ended
     return units
 
 
