@@ -65,7 +65,11 @@ def test_it_ends_with_its_parent(video: Path) -> None:
         child = psutil.Process(int(parent.stdout.readline()))
         assert child.is_running()
         parent.kill()
-    child.wait(PATIENCE)
+    try:
+        child.wait(PATIENCE)
+    finally:
+        if child.is_running():  # then the test has failed; nothing else would end it
+            child.kill()
 
 
 @pytest.mark.parametrize("playing", [False, True])
