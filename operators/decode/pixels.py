@@ -77,7 +77,7 @@ class PixelConverter:
         return self._orientation.apply(small.to_ndarray())
 
 
-def preview_size(height: int, width: int, pixel_aspect: Fraction | None, short_side: int) -> tuple[int, int]:
+def preview_size(height: int, width: int, pixel_aspect: Fraction | float | None, short_side: int) -> tuple[int, int]:
     """Return (height, width) of a preview of a shown picture, with square pixels and even sides.
 
     The short side becomes `short_side`, or stays where the picture is smaller. `pixel_aspect` is the width of a
