@@ -1,7 +1,7 @@
 """Fine-tuning of the trunk's late blocks, for retrieval and captions at once.
 
 The early blocks stay as ImageNet left them, so what they give is cached once for every view of a photograph
-(:func:`fill_early`); the late blocks, two thirds of the trunk's weights at an eighth of its cost, are trained on it.
+(:func:`fill_early`); the late blocks, four fifths of its weights at an eighth of its cost, are trained on it.
 Four things pull at them:
 
 - pairs: a photograph and its captions (InfoNCE), through the tower's heads, which train along. Every step sees one
