@@ -30,7 +30,7 @@ def temporal_mean(tokens: Tensor) -> Tensor:
 
 def running_temporal_mean(tokens: Tensor) -> Tensor:
     """`temporal_mean_pool` after every frame: (T, N, D)."""
-    frames = torch.arange(1, tokens.shape[0] + 1, dtype=tokens.dtype)
+    frames = torch.arange(1, tokens.shape[0] + 1, dtype=tokens.dtype, device=tokens.device)
     return tokens.cumsum(0) / frames[:, None, None]
 
 
@@ -50,14 +50,14 @@ def exponential_mean(tokens: Tensor, decay: float = 0.9) -> Tensor:
 def offline_kmeans(tokens: Tensor, size: int, iterations: int = 2) -> Tensor:
     """`kmeans` of the paragraph model: one clustering of all tokens from the first `size` of them, (K, D)."""
     flat = tokens.flatten(0, 1)
-    weights = torch.ones(flat.shape[0], dtype=torch.int32)
+    weights = torch.ones(flat.shape[0], dtype=torch.int32, device=flat.device)
     return kmeans(flat[:size], flat, weights, iterations)[0]
 
 
 def adjacent_merge_memory(tokens: Tensor, size: int) -> Tensor:
     """`adjacent_tome`: the first `size` tokens, then `adjacent_merge` for each of the others, (K, D)."""
     flat = tokens.flatten(0, 1)
-    weights = torch.ones(size, dtype=torch.int32)
+    weights = torch.ones(size, dtype=torch.int32, device=tokens.device)
     return adjacent_merge(flat[:size], flat[size:], weights)[0]
 
 
@@ -79,7 +79,7 @@ def adjacent_merge(buffer: Tensor, new_tokens: Tensor, weights: Tensor | None = 
     size = buffer.shape[0]
     with torch.no_grad():
         rows = torch.cat([buffer, buffer[-1:]])
-        counts = torch.ones(size + 1, dtype=torch.int32)
+        counts = torch.ones(size + 1, dtype=torch.int32, device=buffer.device)
         if weights is not None:
             counts[:size] = weights
         for token in new_tokens:
