@@ -100,8 +100,10 @@ def test_an_interrupt_cuts_a_long_wait_short() -> None:
         timer.join()
 
 
+# A test run in the background may have been started with SIGINT ignored, which children inherit.
 ORPHAN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from onlooker.operators.decode.live.address import parse_source
 from onlooker.operators.decode.live.reader import LiveReader
 reader = LiveReader(parse_source(sys.argv[1]))
