@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,12 +72,6 @@ class TowerRecipe:
     clip: float = 0.0
     moved: float = 0.5
     windows: int = 10
-
-
-SECOND = TowerRecipe(rate=5e-4, epochs=8)
-"""For heads that were trained along with the trunk already."""
-
-HEADS = "heads.safetensors"
 
 
 class Heads(nn.Module):
@@ -148,8 +142,6 @@ class TowerData:
 def train_tower(cache: Path, data: Path, out: Path, recipe: TowerRecipe | None = None, log: Log = print) -> Retrieval:
     """Train ``tiny`` on a complete feature cache, write it to the folder ``out`` and return its dev figures.
 
-    In a cache of a fine-tuned trunk stand the heads that were trained along with it; training goes on from them.
-
     Args:
         cache: folder of :func:`onlooker.training.features.fill_cache`; sentence states are cached there too.
         data: the data folder.
@@ -159,11 +151,10 @@ def train_tower(cache: Path, data: Path, out: Path, recipe: TowerRecipe | None =
         FileNotFoundError: the cache does not exist.
         ValueError: the cache is not complete.
     """
-    along = cache / HEADS
-    recipe = recipe or (SECOND if along.exists() else TowerRecipe())
+    recipe = recipe or TowerRecipe()
     tiny = TinyModel(out, cache_trunk(cache))
     train = load_data(cache, data, tiny, recipe)
-    heads = fit(train, recipe, log, load_file(along) if along.exists() else None)
+    heads = fit(train, recipe, log)
     dev = evaluate_heads(heads, mean_tokens(cache, "dev")[:, 0], tiny.cached_captions(cache, data, "dev"))
     log(f"dev t2i {dev.text_to_image} i2t {dev.image_to_text} AUROC {dev.auroc_raw:.4f}")
     tiny.set_heads(heads.hidden, heads.out, heads.text, heads.scale("pairs"))
@@ -222,12 +213,10 @@ def clip_vectors(data: Path, files: list[str]) -> Tensor:
     return out
 
 
-def fit(train: TowerData, recipe: TowerRecipe, log: Log = print, start: Mapping[str, Tensor] | None = None) -> Heads:
-    """Return trained heads in eval mode; ``start`` is the state of heads to go on from."""
+def fit(train: TowerData, recipe: TowerRecipe, log: Log = print) -> Heads:
+    """Return trained heads in eval mode."""
     torch.manual_seed(recipe.seed)
     heads = Heads(recipe.dropout).train()
-    if start is not None:
-        heads.load_state_dict(start)
     teacher = ImageNet(train.pooled[:, 0], recipe.moved) if recipe.classes else None
     with_clip = train.clip.any(1).nonzero()[:, 0]
     image_side = [value for name, value in heads.named_parameters() if not name.startswith("text.")]

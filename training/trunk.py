@@ -52,7 +52,7 @@ from onlooker.training.features import (
 )
 from onlooker.training.flickr import read_split
 from onlooker.training.tiny import TinyModel
-from onlooker.training.tower import HEADS, Heads, TowerRecipe, clip_vectors, evaluate_heads, mean_tokens
+from onlooker.training.tower import Heads, TowerRecipe, clip_vectors, evaluate_heads, mean_tokens
 
 FIRST_LATE = 5
 EARLY_SHAPE = (112, 14, 14)
@@ -292,8 +292,8 @@ def tune_trunk(
         cache: a filled feature cache of the untouched trunk; early activations are kept in it.
         tower: folder of a tower that was trained on that cache.
         captioner: folder of a captioner that was trained on it.
-        tuned: the new cache; when the training is over, it holds `trunk.safetensors`, and `heads.safetensors` and
-            `captioner/`, which were trained along.
+        tuned: the new cache; when the training is over, it holds `trunk.safetensors` and `captioner/`, the decoder that
+            trained along.
         recipe: what decides the weights.
         say: takes a line of progress an epoch, with figures on dev.
 
@@ -333,5 +333,4 @@ def tune_trunk(
         )
     create_cache(tuned, data)
     save_captioner(tuned / "captioner", writer)
-    save_file(tuner.average_heads.state_dict(), tuned / HEADS)
     tuner.save(tuned / TUNED)

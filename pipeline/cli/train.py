@@ -147,9 +147,9 @@ def _show_fill(cache: Path, over: threading.Event) -> None:
 
 def _tower(args: argparse.Namespace) -> int:
     _need_extra()
-    from onlooker.training.tower import HEADS, SECOND, TowerRecipe, train_tower
+    from onlooker.training.tower import TowerRecipe, train_tower
 
-    recipe = dataclasses.replace(SECOND if (Path(args.cache) / HEADS).exists() else TowerRecipe(), seed=args.seed)
+    recipe = TowerRecipe(seed=args.seed)
     if args.epochs:
         recipe = dataclasses.replace(recipe, epochs=args.epochs)
     train_tower(Path(args.cache), _data(args), Path(args.out) / "tower", recipe)

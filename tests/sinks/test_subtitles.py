@@ -138,7 +138,8 @@ def test_any_events_give_valid_files(
     assert len(cues) == len(texts)
     write(SrtSink(folder / "a.srt"), *events)
     if texts:
-        assert len(libav_cues(folder / "a.srt")) == len(set(cues))  # libav itself drops exact repeats
+        # libav itself drops some exact repeats
+        assert len(set(cues)) <= len(libav_cues(folder / "a.srt")) <= len(cues)
 
 
 @SINKS

@@ -112,7 +112,7 @@ def test_statistics_stay_and_what_is_saved_fits_the_trunk(
     assert not torch.equal(changed["conv_head.weight"], before["conv_head.weight"])
     trunk.load_state_dict(changed, strict=False)
     early = tuner.train.early[0][:3]
-    assert torch.allclose(LateBlocks(trunk)(torch.from_numpy(early).float()), tuner.tokens(early), atol=1e-5)
+    assert torch.allclose(LateBlocks(trunk)(torch.from_numpy(early).float()), tuner.tokens(early), rtol=1e-3, atol=1e-3)
 
 
 def test_a_seed_gives_the_same_bits() -> None:
