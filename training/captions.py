@@ -60,8 +60,10 @@ class CaptionerRecipe:
 
 
 SECOND = CaptionerRecipe(epochs=1.0, learning_rate=1e-4, warmup_steps=20, decay=0.8, memory_from=0, average=0.98)
-"""For a captioner that has learnt from single photographs already: on the fine-tuned trunk, with memories at once. Three epochs
-at twice the rate overfitted (BLEU-4 on dev from .227 back to .202): the trunk knows the training photographs."""
+"""For a captioner that was trained along with the trunk on single photographs: memories at once.
+
+Three epochs at twice the rate overfitted (BLEU-4 on dev from .227 to .202): the trunk knows the training photographs.
+"""
 
 
 @dataclass
