@@ -26,6 +26,7 @@ from onlooker.operators.caption.captioner import Captioner, DecodeOptions
 from onlooker.operators.caption.git import GitConfig, GitDecoder
 from onlooker.operators.caption.load import load_captioner
 from onlooker.operators.caption.wordpiece import WordPiece
+from onlooker.training.averages import follow
 from onlooker.training.bleu import corpus_bleu
 from onlooker.training.captions import IGNORED, Batch, Batches, CaptionerRecipe, Split, build_vocabulary
 from onlooker.training.memories import VideoRecipe, fill_memories
@@ -146,11 +147,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step_number += 1
-        with torch.no_grad():
-            # A short memory at first, so that the start is forgotten.
-            keep = min(self.recipe.average, (1 + self.step_number) / (10 + self.step_number))
-            for mean, weight in zip(self.average.parameters(), self.decoder.parameters(), strict=True):
-                mean.lerp_(weight, 1.0 - keep)
+        follow(self.average, self.decoder, self.recipe.average, self.step_number)
         return loss.item()
 
     def save(self, path: Path) -> None:
@@ -205,11 +202,17 @@ def _fresh(train: Split, recipe: CaptionerRecipe) -> tuple[GitDecoder, WordPiece
     return minilm_decoder(vocabulary, train.tokens.shape[-1], recipe), vocabulary
 
 
-def _gone_on(start: Path) -> tuple[GitDecoder, WordPiece]:
-    captioner = load_captioner(start)
+def own_captioner(name_or_folder: str | Path) -> Captioner:
+    """Load a captioner to train further.
+
+    Raises:
+        ValueError: it is not one of ours.
+    """
+    captioner = load_captioner(name_or_folder)
     if not isinstance(captioner, Captioner):
-        raise ValueError(f"captioner {start.name!r} is no GIT decoder of ours")
-    return captioner.decoder.requires_grad_(True), captioner.vocabulary
+        name = Path(name_or_folder).name
+        raise ValueError(f"captioner {name!r} is no GIT decoder of ours: start from tiny or a folder of it")
+    return captioner
 
 
 def train_captioner(
@@ -241,7 +244,11 @@ def train_captioner(
     videos = videos or VideoRecipe(seed=recipe.seed, memory_size=recipe.memory_size)
     fill_memories(cache, cache / "memories", "train", videos)
     train, dev = Split.open(data, cache, cache / "memories", "train"), Split.open(data, cache, None, "dev")
-    decoder, vocabulary = _fresh(train, recipe) if start is None else _gone_on(start)
+    if start is None:
+        decoder, vocabulary = _fresh(train, recipe)
+    else:
+        begun = own_captioner(start)
+        decoder, vocabulary = begun.decoder.requires_grad_(True), begun.vocabulary
     trainer = Trainer(decoder, Batches(train, vocabulary, recipe), recipe)
     options = DecodeOptions(max_length=recipe.max_length, prefix_length=_PREFIX_LENGTH)
     captioner = Captioner(trainer.average, vocabulary, recipe.memory_size, options)

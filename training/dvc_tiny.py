@@ -13,7 +13,7 @@ from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, MemoryConfig, SearchConfig
 from onlooker.operators.caption.dense_load import save_video_captioner
-from onlooker.operators.caption.load import load_captioner
+from onlooker.training.captioner import own_captioner
 from onlooker.training.captions import Split
 from onlooker.training.dvc import DvcRecipe, DvcTrainer
 from onlooker.training.dvc_loss import CaptionLoss, CaptionLossOptions
@@ -98,9 +98,7 @@ def train_dense_tiny(
         ValueError: the captioner to start from is not one of ours.
     """
     recipe = recipe or DenseTinyRecipe()
-    captioner = load_captioner(recipe.start)
-    if not isinstance(captioner, Captioner):
-        raise ValueError(f"captioner {recipe.start!r} is no GIT decoder of ours: start from tiny or a folder of it")
+    captioner = own_captioner(recipe.start)
     model = dense_from_captioner(captioner, recipe)
     videos = SceneVideos(Split.open(data, cache, None, "train"), captioner.vocabulary, recipe.scenes)
     training = DvcRecipe(

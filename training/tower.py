@@ -231,11 +231,11 @@ def fit(train: TowerData, recipe: TowerRecipe, log: Log = print) -> Heads:
     step = 0
     for epoch in range(recipe.epochs):
         order, total = torch.randperm(photographs), 0.0
-        for first in range(0, photographs - batch + 1, batch):
+        for start in range(0, photographs - batch + 1, batch):
             rate = recipe.rate * min(1.0, step / 50) * (1 + math.cos(math.pi * step / steps)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
-            chosen = order[first : first + batch]
+            chosen = order[start : start + batch]
             loss = pair_loss(heads, train, chosen)
             if teacher is not None:
                 loss = loss + recipe.classes * class_loss(heads, train, chosen, teacher)

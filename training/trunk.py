@@ -36,8 +36,8 @@ from torch import Tensor, nn
 
 from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.git import GitDecoder
-from onlooker.operators.caption.load import load_captioner
-from onlooker.training.captioner import batch_loss, bleu_of_inputs, save_captioner
+from onlooker.training.averages import follow
+from onlooker.training.captioner import batch_loss, bleu_of_inputs, own_captioner, save_captioner
 from onlooker.training.captions import Batches, CaptionerRecipe, Split
 from onlooker.training.evaluate import Retrieval
 from onlooker.training.features import (
@@ -252,13 +252,10 @@ class Tuner:
             return pooled.new_zeros(())
         return 1.0 - F.cosine_similarity(self.to_clip(pooled[known]), vectors[known]).mean()
 
-    @torch.no_grad()
     def _follow(self) -> None:
-        keep = min(self.recipe.average, (1 + self.step_number) / (10 + self.step_number))
         pairs = ((self.average, self.late), (self.average_heads, self.heads), (self.average_decoder, self.decoder))
-        for follower, leader in pairs:
-            for mean, value in zip(follower.parameters(), leader.parameters(), strict=True):
-                mean.lerp_(value, 1.0 - keep)
+        for average, model in pairs:
+            follow(average, model, self.recipe.average, self.step_number)
 
     @torch.inference_mode()
     def tokens(self, early: npt.NDArray[np.float16], batch: int = 64) -> Tensor:
@@ -301,9 +298,7 @@ def tune_trunk(
         ValueError: `cache` is not full, or `captioner` is not one of ours.
     """
     recipe = recipe or TrunkRecipe()
-    start = load_captioner(captioner)
-    if not isinstance(start, Captioner):
-        raise ValueError(f"captioner {captioner.name!r} is no GIT decoder of ours")
+    start = own_captioner(captioner)
     fill_early(cache, data)
     train, dev = Split.open(data, cache, None, "train"), Split.open(data, cache, None, "dev")
     index = json.loads((cache / "index.json").read_text(encoding="utf-8"))

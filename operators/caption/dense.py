@@ -121,9 +121,14 @@ class DenseCaptioner(nn.Module):
         return self.decode_tokens(self.encode(images), search)
 
     @torch.no_grad()
-    def decode_tokens(self, tokens: Tensor, search: SearchConfig | None = None) -> StreamingResult:
-        """`decode` from the tokens (B, T, N, D) of the frames, the temporal embedding included."""
-        memories = memories_at_points(tokens, self.config.memory, self.config.test_points)
+    def decode_tokens(
+        self, tokens: Tensor, search: SearchConfig | None = None, points: int | None = None
+    ) -> StreamingResult:
+        """`decode` from the tokens (B, T, N, D) of the frames, the temporal embedding included.
+
+        `points` overrides the config's number of decoding points.
+        """
+        memories = memories_at_points(tokens, self.config.memory, points or self.config.test_points)
         return self.decode_memories(memories, search)
 
     @torch.no_grad()

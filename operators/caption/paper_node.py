@@ -62,13 +62,12 @@ class PaperCaptioner(Operator[PaperState]):
         Raises:
             OnlookerError: the folder holds none, or another kind.
         """
-        from .dense_memory import memories_at_points
         from .dense_opening import open_dense_captioner
 
         self._model, self._search, self._captions = open_dense_captioner(
             self.config.model, context.device, self.config.beam
         )
-        self._device, self._memories = context.device, memories_at_points
+        self._device = context.device
 
     def initial_state(self, stream: str) -> PaperState:
         """No frame."""
@@ -126,7 +125,5 @@ class PaperCaptioner(Operator[PaperState]):
         if self._model.encoder is not None:
             video = self._model.encoder.add_time(video)
         points = min(self.config.points or self._model.config.test_points, len(state.frames))
-        with torch.no_grad():
-            memories = self._memories(video, self._model.config.memory, points)
-        row = self._model.decode_memories(memories, self._search).tokens.cpu()  # 1, L
+        row = self._model.decode_tokens(video, self._search, points).tokens.cpu()  # 1, L
         return list(self._captions.read(row, 0, duration_us).values())

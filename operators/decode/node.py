@@ -7,6 +7,7 @@ from pydantic import Field
 from ..contract import Config, Context, End, Source, SourceInfo, SourceOutputs
 from ..packets import Frame, Packet
 from .container import ThreadType
+from .file_packets import file_frame, file_info
 from .pixels import RGB
 from .video import Cursor, DecodedFrame, VideoReader, open_video
 
@@ -49,16 +50,7 @@ class VideoSource(Source[Cursor]):
         """
         self._previews = context.wants("previews")
         reader = self._reader = self._open_at(Cursor())
-        info = reader.info
-        return SourceInfo(
-            stream=self.stream,
-            epoch=0,
-            width=info.width,
-            height=info.height,
-            duration=info.duration,
-            wall_zero=info.creation_time,
-            time_source="file",
-        )
+        return file_info(self.stream, reader.info)
 
     def initial_cursor(self) -> Cursor:
         """Return the beginning of the file."""
@@ -121,15 +113,7 @@ class VideoSource(Source[Cursor]):
 
     def _packet(self, sample: DecodedFrame, pixels: RGB) -> Frame:
         assert self._reader is not None
-        info = self._reader.info
-        return Frame(
-            stream=self.stream,
-            epoch=0,
-            t=sample.t,
-            pixels=pixels,
-            index=sample.index,
-            source_size=(info.width, info.height),
-        )
+        return file_frame(self.stream, self._reader.info, sample.t, sample.index, pixels)
 
     @staticmethod
     def _counters(reader: VideoReader) -> dict[str, int]:

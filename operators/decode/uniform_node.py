@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,13 @@ from pydantic import Field
 from ..contract import Config, Context, End, Source, SourceInfo, SourceOutputs
 from ..packets import Frame, Packet
 from .errors import SourceError
+from .file_packets import file_frame, file_info
 from .pixels import RGB, preview_size
 from .random_access import VideoIndex, uniform_indices
 
 __all__ = ["UniformSource", "UniformSourceConfig"]
+
+_READ_AHEAD = 64
 
 
 class UniformSourceConfig(Config):
@@ -55,16 +57,8 @@ class UniformSource(Source[int]):
             raise SourceError("no_frames", f"{Path(self.uri).name}: no frame can be decoded")
         self._numbers = uniform_indices(len(self._index), self.config.frames)
         self._times = _increasing(self._index.times[self._numbers])
-        info = self._index.info
-        return SourceInfo(
-            stream=self.stream,
-            epoch=0,
-            width=info.width,
-            height=info.height,
-            duration=info.duration,
-            wall_zero=info.creation_time,
-            time_source="file",
-        )
+        self._held, self._held_from = {"frames": np.zeros((0, 0, 0, 3), np.uint8)}, 0
+        return file_info(self.stream, self._index.info)
 
     def initial_cursor(self) -> int:
         """Return the first frame."""
@@ -75,17 +69,13 @@ class UniformSource(Source[int]):
         if self._interrupted:
             t = float(self._times[cursor - 1]) if cursor else 0.0
             return cursor, SourceOutputs(end=End("interrupted", t), watermark=t)
-        config, info = self.config, self._index.info
-        after = min(cursor + config.chunk, len(self._numbers))
-        numbers = self._numbers[cursor:after]
+        after = min(cursor + self.config.chunk, len(self._numbers))
+        pictures = self._ahead(cursor, after)
         out = SourceOutputs(
-            packets={"frames": self._packets(cursor, self._index.frames(numbers, (config.height, config.width)))},
+            packets={port: self._packets(cursor, after, pixels) for port, pixels in pictures.items()},
             counters={"frames_in": len(self._index), "frames_sampled": after},
             watermark=float(self._times[after - 1]),
         )
-        if self._previews:
-            size = preview_size(info.height, info.width, info.pixel_aspect, config.preview)
-            out.packets["previews"] = self._packets(cursor, self._index.frames(numbers, size))
         if after == len(self._numbers):
             end = self._index.end
             out.end = End(end.reason, max(end.t_end, float(self._times[-1])))
@@ -96,18 +86,27 @@ class UniformSource(Source[int]):
         """End the stream before the next chunk. May be called from any thread."""
         self._interrupted = True
 
-    def _packets(self, first: int, pixels: RGB) -> list[Packet]:
+    def _ahead(self, first: int, after: int) -> dict[str, RGB]:
+        """Pictures of the frames [first, after) by port.
+
+        Every call of the index opens the file anew, so more frames than a chunk are read at a time.
+        """
+        begin = self._held_from
+        if not (begin <= first and after <= begin + len(self._held["frames"])):
+            config, info = self.config, self._index.info
+            numbers = self._numbers[first : max(after, first + _READ_AHEAD)]
+            self._held = {"frames": self._index.frames(numbers, (config.height, config.width))}
+            if self._previews:
+                size = preview_size(info.height, info.width, info.pixel_aspect, config.preview)
+                self._held["previews"] = self._index.frames(numbers, size)
+            begin = self._held_from = first
+        return {port: pixels[first - begin : after - begin] for port, pixels in self._held.items()}
+
+    def _packets(self, first: int, after: int, pixels: RGB) -> list[Packet]:
         info = self._index.info
         return [
-            Frame(
-                stream=self.stream,
-                epoch=0,
-                t=float(self._times[first + row]),
-                pixels=picture,
-                index=first + row,
-                source_size=(info.width, info.height),
-            )
-            for row, picture in enumerate(pixels)
+            file_frame(self.stream, info, float(self._times[index]), index, picture)
+            for index, picture in zip(range(first, after), pixels, strict=True)
         ]
 
 
@@ -116,5 +115,5 @@ def _increasing(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     out = times.copy()
     for index in range(1, len(out)):
         if out[index] <= out[index - 1]:
-            out[index] = max(out[index - 1] + 1e-6, math.nextafter(out[index - 1], math.inf))
+            out[index] = out[index - 1] + 1e-6
     return out

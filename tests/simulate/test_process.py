@@ -51,8 +51,9 @@ def test_a_camera_keeps_nothing_of_clients_that_left(camera: SimulatedCamera) ->
             client.play()
     wait_for(lambda: camera.status()["clients"] == 0, "the clients' end")
     assert camera.status()["playing"] == 0
-    # The connection that asked for the status may not be closed yet.
-    wait_for(lambda: (process.num_fds(), process.num_threads()) == before, "its descriptors")
+    # Before and after, the connection that asked for the status may or may not be closed yet: never more than before,
+    # then, which a single descriptor kept of each of nine clients would be.
+    wait_for(lambda: process.num_fds() <= before[0] and process.num_threads() <= before[1], "its descriptors")
 
 
 def test_it_ends_with_its_parent(video: Path) -> None:
