@@ -14,6 +14,7 @@ from .config import builtin_graphs
 from .errors import UsageError
 from .graph import Edge, Graph, load_graph
 from .runtime.batch import SourceSpec
+from .secrets import Secrets
 from .session import Runner
 
 __all__ = ["EMBEDDED_MODEL", "Mode", "Plan", "make_plan", "runner_factory", "source_spec"]
@@ -42,6 +43,7 @@ def make_plan(
     pretrained: str | None = None,
     queries: Sequence[str] = (),
     overrides: Iterable[str] = (),
+    secrets: Secrets | None = None,
 ) -> Plan:
     """Load a graph and fit it to the wishes of the user.
 
@@ -52,9 +54,11 @@ def make_plan(
         pretrained: open_clip pretrained tag of that tower.
         queries: what to look for, in words.
         overrides: ``node.key=value`` assignments.
+        secrets: where ``${env:NAME}`` and ``${secret:NAME}`` of the graph are looked up.
 
     Raises:
         GraphError: the graph or an override is wrong.
+        SecretsError: a secret or environment variable is not there.
         UsageError: nothing would be left to do, or the graph has no such mode.
     """
     if mode == "paper":
@@ -65,7 +69,7 @@ def make_plan(
     settings["git_captioner"] = {} if model is None else {"tower": model, "pretrained": pretrained}
     if queries:
         settings["query_localizer"]["queries"] = list(queries)
-    plan = Plan(load_graph(graph, settings=settings, overrides=overrides))
+    plan = Plan(load_graph(graph, settings=settings, overrides=overrides, secrets=secrets))
     _drop_idle(plan)
     if not plan.graph.event_edges:
         raise UsageError("nothing to do: the graph has no captions and no query; add --query TEXT.")

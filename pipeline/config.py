@@ -6,8 +6,6 @@ Precedence, weakest first: an operator's defaults, the graph file, named command
 from __future__ import annotations
 
 import importlib.resources
-import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -18,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from onlooker.operators.registry import suggest
 
 from .errors import GraphError
+from .secrets import Secrets
 
 __all__ = [
     "GraphSpec",
     "NodeSpec",
     "RuntimeSpec",
-    "Secrets",
     "apply_override",
     "builtin_graphs",
     "load_spec",
@@ -31,8 +29,6 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=BaseModel)
-
-_ENV = re.compile(r"\$\{env:([^}]*)\}")
 
 
 class _Spec(BaseModel):
@@ -77,25 +73,6 @@ class GraphSpec(_Spec):
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec, description="How the graph runs.")
 
 
-class Secrets:
-    """Values that came from the environment, so that whatever prints a graph can mask them."""
-
-    def __init__(self) -> None:
-        """Start without secrets."""
-        self._values: set[str] = set()
-
-    def add(self, value: str) -> None:
-        """Remember one value; the empty one hides nothing."""
-        if value:
-            self._values.add(value)
-
-    def mask(self, text: str) -> str:
-        """``text`` with every known value replaced by ``***``."""
-        for value in sorted(self._values, key=len, reverse=True):
-            text = text.replace(value, "***")
-        return text
-
-
 def builtin_graphs() -> list[str]:
     """Names of the graphs that come with the package."""
     folder = importlib.resources.files("onlooker.configs")
@@ -117,23 +94,12 @@ def _read(name_or_path: str) -> tuple[str, str]:
         raise GraphError(f"cannot read graph file {name_or_path!r}: {error}") from None
 
 
-def _resolve_env(value: Any, where: str, secrets: Secrets) -> Any:
+def _resolve(value: Any, where: str, secrets: Secrets) -> Any:
     if isinstance(value, Mapping):
-        return {k: _resolve_env(v, f"{where}.{k}" if where else str(k), secrets) for k, v in value.items()}
+        return {k: _resolve(v, f"{where}.{k}" if where else str(k), secrets) for k, v in value.items()}
     if isinstance(value, list):
-        return [_resolve_env(v, f"{where}[{i}]", secrets) for i, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def lookup(match: re.Match[str]) -> str:
-        name = match.group(1)
-        found = os.environ.get(name)
-        if found is None:
-            raise GraphError(f"{where} needs the environment variable {name}, which is not set.")
-        secrets.add(found)
-        return found
-
-    return _ENV.sub(lookup, value)
+        return [_resolve(v, f"{where}[{i}]", secrets) for i, v in enumerate(value)]
+    return secrets.resolve(value, where) if isinstance(value, str) else value
 
 
 def apply_override(document: dict[str, Any], assignment: str) -> None:
@@ -208,7 +174,11 @@ def validate(model: type[M], document: Any, where: str) -> M:
 
 
 def load_spec(
-    name_or_path: str, *, settings: Mapping[str, Mapping[str, Any]] | None = None, overrides: Iterable[str] = ()
+    name_or_path: str,
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Iterable[str] = (),
+    secrets: Secrets | None = None,
 ) -> tuple[GraphSpec, Secrets]:
     """Load a graph by name or path, set what named flags say, then apply overrides.
 
@@ -216,12 +186,14 @@ def load_spec(
         name_or_path: a built-in graph or a YAML file.
         settings: operator name -> config values, for every node that uses the operator.
         overrides: ``node.key=value`` assignments.
+        secrets: where ``${env:NAME}`` and ``${secret:NAME}`` are looked up.
 
     Returns:
-        The validated spec, and the environment values it holds.
+        The validated spec, and the secrets, which remember what it holds of them.
 
     Raises:
-        GraphError: no such graph, unknown key, unset environment variable, malformed override.
+        GraphError: no such graph, unknown key, malformed override.
+        SecretsError: a value is not there.
     """
     text, where = _read(name_or_path)
     try:
@@ -230,8 +202,6 @@ def load_spec(
         raise GraphError(f"{where} is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
     if not isinstance(document, dict):
         raise GraphError(f"{where} should hold keys such as 'name' and 'nodes', not {type(document).__name__}.")
-    secrets = Secrets()
-    document = _resolve_env(document, "", secrets)
     nodes = document.get("nodes")
     if not isinstance(nodes, dict) or not all(isinstance(n, dict) for n in nodes.values()):
         raise GraphError(f"{where}: 'nodes' should map each node's name to its settings.")
@@ -239,5 +209,6 @@ def load_spec(
         node.setdefault("config", {}).update((settings or {}).get(node.get("use"), {}))
     for assignment in overrides:
         apply_override(document, assignment)
-    document = _resolve_env(document, "", secrets)
+    secrets = secrets or Secrets()
+    document = _resolve(document, "", secrets)  # once: what comes from outside is not looked into again
     return validate(GraphSpec, document, where), secrets

@@ -13,8 +13,9 @@ from onlooker.operators.contract import Config, Operator, Port, Source
 from onlooker.operators.packets import Events, Packet
 from onlooker.operators.registry import OPERATORS, SOURCES, UnknownNameError, operator_class, source_class, suggest
 
-from .config import GraphSpec, RuntimeSpec, Secrets, StageSpec, load_spec, validate
+from .config import GraphSpec, RuntimeSpec, StageSpec, load_spec, validate
 from .errors import GraphError
+from .secrets import Secrets
 
 __all__ = ["Edge", "Graph", "Node", "build_graph", "load_graph"]
 
@@ -133,20 +134,29 @@ class Graph:
         return self.placement.get(stage, StageSpec())
 
     def to_yaml(self) -> str:
-        """``document`` as YAML, values from the environment masked."""
-        return self.secrets.mask(yaml.safe_dump(self.document(), sort_keys=False, allow_unicode=True))
+        """``document`` as YAML, values from the environment and secrets masked."""
+        return yaml.safe_dump(self.secrets.mask(self.document()), sort_keys=False, allow_unicode=True)
 
 
 def load_graph(
-    name_or_path: str, *, settings: Mapping[str, Mapping[str, Any]] | None = None, overrides: Iterable[str] = ()
+    name_or_path: str,
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Iterable[str] = (),
+    secrets: Secrets | None = None,
 ) -> Graph:
     """Load, override and validate a graph; the arguments are those of ``load_spec``.
 
     Raises:
-        GraphError: with one line that says what is wrong.
+        GraphError: with one line that says what is wrong, and holds no secret.
+        SecretsError: a secret or environment variable is not there.
     """
-    spec, secrets = load_spec(name_or_path, settings=settings, overrides=overrides)
-    return build_graph(spec, secrets)
+    secrets = secrets or Secrets()
+    try:
+        spec, _ = load_spec(name_or_path, settings=settings, overrides=overrides, secrets=secrets)
+        return build_graph(spec, secrets)
+    except GraphError as error:
+        raise GraphError(secrets.mask(str(error))) from None
 
 
 def build_graph(spec: GraphSpec, secrets: Secrets | None = None) -> Graph:

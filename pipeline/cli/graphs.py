@@ -11,6 +11,8 @@ from onlooker.operators.events import event_json_schema
 
 from ..config import builtin_graphs
 from ..graph import Graph, load_graph
+from ..secrets import Secrets
+from .run import add_secrets_option
 
 __all__ = ["add_parser"]
 
@@ -19,11 +21,14 @@ def add_parser(commands: Any) -> None:
     """Add ``onlooker graph``."""
     parser = commands.add_parser("graph", help="show or check a graph, or the schema of events")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    show = actions.add_parser("show", help="draw a graph with every setting; values from the environment are masked")
+    show = actions.add_parser(
+        "show", help="draw a graph with every setting; values from the environment and secrets are masked"
+    )
     validate = actions.add_parser("validate", help="check a graph without running it")
     for sub in (show, validate):
         sub.add_argument("graph", nargs="?", default="file", metavar="NAME|FILE", help="default: %(default)s")
         sub.add_argument("-o", dest="overrides", metavar="NODE.KEY=VALUE", action="append", default=[])
+        add_secrets_option(sub)
     show.set_defaults(func=_show)
     validate.set_defaults(func=_validate)
     names = actions.add_parser("list", help="list the built-in graphs")
@@ -33,7 +38,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
-    graph = load_graph(args.graph, overrides=args.overrides)
+    graph = load_graph(args.graph, overrides=args.overrides, secrets=Secrets(args.secrets))
     print(_drawing(graph))
     sys.stdout.write(graph.to_yaml())
     return 0
@@ -52,7 +57,7 @@ def _drawing(graph: Graph) -> str:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    graph = load_graph(args.graph, overrides=args.overrides)
+    graph = load_graph(args.graph, overrides=args.overrides, secrets=Secrets(args.secrets))
     print(f"{graph.name}: valid, {len(graph.nodes)} nodes in {len(graph.stages) + 1} stages")
     return 0
 

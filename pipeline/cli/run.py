@@ -14,11 +14,12 @@ from typing import Any
 from ..assemble import make_plan, runner_factory, source_spec
 from ..errors import UsageError
 from ..graph import Graph
+from ..secrets import Secrets
 from ..session import Session
 from ..sinks.base import Sink
 from .display import Display, make_display
 
-__all__ = ["add_parser", "add_run_options", "watch_source"]
+__all__ = ["add_parser", "add_run_options", "add_secrets_option", "watch_source"]
 
 
 def add_parser(commands: Any) -> None:
@@ -63,6 +64,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="change a setting; repeatable",
     )
+    add_secrets_option(what)
     outputs = parser.add_argument_group("outputs")
     outputs.add_argument("--events", metavar="F.jsonl", help="events, one JSON object per line; - is standard output")
     outputs.add_argument(
@@ -80,13 +82,26 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--json-logs", action="store_true", help="progress as JSON lines on standard error")
 
 
+def add_secrets_option(parser: Any) -> None:
+    """Add ``--secrets``, for every command that reads a source or a graph."""
+    parser.add_argument(
+        "--secrets",
+        metavar="FILE",
+        help="NAME=VALUE lines, or .yaml, for ${secret:NAME} in sources and graphs (default: $ONLOOKER_SECRETS)",
+    )
+
+
 def _main(args: argparse.Namespace) -> int:
     return watch_source(args.source, args)
 
 
 def watch_source(source: str, args: argparse.Namespace) -> int:
     """Run the graph over one source as the options say; returns the exit code."""
-    plan = make_plan(args.graph, mode=args.mode, model=args.model, queries=args.query, overrides=args.overrides)
+    secrets = Secrets(args.secrets)
+    source = secrets.resolve(source, "the source")
+    plan = make_plan(
+        args.graph, mode=args.mode, model=args.model, queries=args.query, overrides=args.overrides, secrets=secrets
+    )
     sinks = _sinks(args, source, plan.graph)
     display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
     specs = [source_spec(source)]

@@ -4,6 +4,7 @@ import yaml
 from onlooker.pipeline.config import builtin_graphs, load_spec
 from onlooker.pipeline.errors import GraphError
 from onlooker.pipeline.graph import load_graph
+from onlooker.pipeline.secrets import SecretsError
 
 
 def write(tmp_path, change=lambda d: None):
@@ -116,7 +117,7 @@ def test_environment_value_is_used_and_masked(tmp_path, monkeypatch):
 
 def test_unset_environment_value_is_an_error(tmp_path, monkeypatch):
     monkeypatch.delenv("NOT_SET_ANYWHERE", raising=False)
-    with pytest.raises(GraphError, match="NOT_SET_ANYWHERE"):
+    with pytest.raises(SecretsError, match="NOT_SET_ANYWHERE"):
         load_graph(write(tmp_path, node("queries", queries=["${env:NOT_SET_ANYWHERE}"])))
 
 
