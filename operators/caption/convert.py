@@ -1,4 +1,4 @@
-"""Checkpoints of the reference (flax parameter trees) as our models, and our models as such trees.
+"""Parameter trees of the reference (flax) as weights of our models, and our models as such trees.
 
 A tree is flat here: arrays by their path, parts joined by "/". Kernels of linear layers are (in, out), those of
 convolutions (height, width, in, out); dots inside a part, as in `layer.0`, belong to its name.
@@ -6,24 +6,18 @@ convolutions (height, width, in, out); dots inside a part, as in `layer.0`, belo
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from onlooker.operators.errors import OnlookerError
+from onlooker.operators.caption.convert_read import Array, ReferenceTreeError, Tree
 
-Array = npt.NDArray[Any]
-Tree = Mapping[str, Array]
-
-_ROOTS = ("optimizer/target/params/", "optimizer/target/", "params/")
 # Our module names to theirs, applied in this order to names whose parts are joined by "/".
 _RENAMES = (
     (r"^encoder/vision/", "image_encoder/"),
@@ -44,10 +38,6 @@ _RENAMES = (
     (r"/(layer\.\d+)/norm/", r"/\1/output/LayerNorm/"),
 )
 _VOCABULARY = ("textual/embedding/words/embedding", "textual/output/kernel", "textual/output/bias")
-
-
-class ReferenceTreeError(OnlookerError):
-    """A parameter tree does not fit the model; the message names the arrays."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +78,11 @@ def reference_layout(model: nn.Module) -> dict[str, ReferenceArray]:
     return layout
 
 
+def reference_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Path and shape of every array of the reference's tree for a dense or paragraph captioner."""
+    return {array.path: array.shape for array in reference_layout(model).values()}
+
+
 def _leaf(module: nn.Module, leaf: str, parameter: Tensor) -> tuple[str, tuple[int, ...]]:
     """The reference's name of a parameter of `module`, and the order of its axes that is ours."""
     if leaf == "weight":
@@ -104,7 +99,7 @@ def load_reference(model: nn.Module, tree: Tree, *, grow_vocabulary: bool = Fals
 
     Args:
         model: built with the sizes of the checkpoint.
-        tree: all its arrays, no others. See `read_tree`.
+        tree: all its arrays, no others. See `convert_read.read_tree`.
         grow_vocabulary: the tree may know fewer tokens than the model, as image captioners lack time tokens: its
             rows become the first ones, the others keep their values.
 
@@ -112,7 +107,7 @@ def load_reference(model: nn.Module, tree: Tree, *, grow_vocabulary: bool = Fals
         ReferenceTreeError: arrays are missing, unknown or have another shape; nothing was loaded.
     """
     layout = reference_layout(model)
-    _check(layout.values(), tree, grow_vocabulary)
+    check_tree(reference_shapes(model), tree, _VOCABULARY if grow_vocabulary else ())
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, array in layout.items():
@@ -135,38 +130,25 @@ def to_reference(model: nn.Module) -> dict[str, Array]:
     return tree
 
 
-def read_tree(path: str | Path) -> dict[str, Array]:
-    """A flat tree from a file: `.npz` or `.safetensors` with "/"-joined names, below `params/` or at the top.
+def check_tree(wanted: Mapping[str, tuple[int, ...]], tree: Mapping[str, Any], growing: Container[str] = ()) -> None:
+    """Refuse a tree whose arrays are not exactly those of a model.
+
+    Args:
+        wanted: shapes by path.
+        tree: anything with a shape by path.
+        growing: paths of arrays that may be smaller.
 
     Raises:
-        ReferenceTreeError: no such file, or one that holds no such tree.
+        ReferenceTreeError: one line about the first of all arrays that are missing, unknown or have another shape,
+            with the nearest known name of an unknown one.
     """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            tree = load_file(path)
-        else:
-            with np.load(path, allow_pickle=False) as archive:
-                tree = {name: archive[name] for name in archive.files}
-    except Exception as error:  # safetensors, zipfile and numpy have no base of their own for unreadable files
-        raise ReferenceTreeError(
-            f"{path.name} is no parameter tree ({error}): give a .npz or .safetensors file of '/'-joined names"
-        ) from error
-    for root in _ROOTS:
-        if any(name.startswith(root) for name in tree):
-            return {name.removeprefix(root): array for name, array in tree.items() if name.startswith(root)}
-    return tree
-
-
-def _check(layout: Iterable[ReferenceArray], tree: Tree, grow_vocabulary: bool) -> None:
-    wanted = {array.path: array.shape for array in layout}
     missing, unknown = wanted.keys() - tree.keys(), tree.keys() - wanted.keys()
     problems = [f"lacks {_some(missing)}"] if missing else []
-    problems += [f"has unknown {_some(unknown)}"] if unknown else []
+    problems += [f"has unknown {_some(unknown, near=missing or wanted.keys())}"] if unknown else []
     for path in sorted(wanted.keys() & tree.keys()):
         given = tuple(tree[path].shape)
         fits = given == wanted[path]
-        if grow_vocabulary and path in _VOCABULARY and len(given) == len(wanted[path]):
+        if path in growing and len(given) == len(wanted[path]):
             fits = all(few <= many for few, many in zip(given, wanted[path], strict=True))
         if not fits:
             problems.append(f"{path} is {given} instead of {wanted[path]}")
@@ -175,8 +157,11 @@ def _check(layout: Iterable[ReferenceArray], tree: Tree, grow_vocabulary: bool) 
         raise ReferenceTreeError(f"the parameter tree does not fit the model: {'; '.join(problems[:5])}{more}")
 
 
-def _some(names: Iterable[str]) -> str:
-    """A few of the names, for a message."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return ", ".join(ordered[:3]) + more
+def _some(names: Collection[str], near: Collection[str] = ()) -> str:
+    """A few of the names for a message, each with the nearest of those it may stand for."""
+    told = []
+    for name in sorted(names)[:3]:
+        match = difflib.get_close_matches(name, near, n=1, cutoff=0.7)
+        told.append(f"{name} (nearest known: {match[0]})" if match else name)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(told) + more

@@ -9,13 +9,8 @@ import torch
 from safetensors.numpy import save_file
 
 from onlooker.operators.caption import dense_reference
-from onlooker.operators.caption.convert import (
-    ReferenceTreeError,
-    load_reference,
-    read_tree,
-    reference_layout,
-    to_reference,
-)
+from onlooker.operators.caption.convert import load_reference, reference_layout, to_reference
+from onlooker.operators.caption.convert_read import ReferenceTreeError, read_tree
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
 from onlooker.operators.caption.dense_load import load_video_captioner, save_video_captioner

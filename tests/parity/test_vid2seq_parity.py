@@ -5,6 +5,7 @@ What a case holds decides what is compared; an array or option that no check her
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from onlooker.operators.caption.contexts import StreamingOptions, StreamingResult
+from onlooker.operators.caption.contexts import StreamingResult
 from onlooker.operators.caption.dense_config import SearchConfig
 from onlooker.operators.caption.vid2seq.config import Vid2SeqConfig
-from onlooker.operators.caption.vid2seq.convert import config_from_reference, state_from_reference
+from onlooker.operators.caption.vid2seq.convert import state_from_reference
 from onlooker.operators.caption.vid2seq.decoding import decode_videos
 from onlooker.operators.caption.vid2seq.load import build
 from onlooker.operators.caption.vid2seq.model import Vid2Seq
+from onlooker.operators.caption.vid2seq.reference import vid2seq_config
 from onlooker.operators.memory.alternatives import checkpoint_frames
 from onlooker.training.dvc_loss import CaptionLossOptions, caption_loss
 
@@ -33,44 +35,7 @@ KNOWN = re.compile(
     r"|encoded_visual_(train|eval)|encoded_context|teacher_forced_logits|(loss/)?total_loss"
     r"|decode_(greedy|beam\d+)/(text_tokens(_\d+)?|context_(\d+|tokens))"
 )
-SIZES = {
-    "vocab_size": "vocab_size",
-    "emb_dim": "width",
-    "num_heads": "num_heads",
-    "num_encoder_layers": "encoder_layers",
-    "num_decoder_layers": "decoder_layers",
-    "head_dim": "head_dim",
-    "mlp_dim": "ffn_size",
-    "dtype": "dtype",
-}
-"""What the reference's T5 options say of ours."""
-VISUAL_SIZES = {"dim": "visual_ffn_size", "heads": "visual_heads", "layers": "visual_layers", "proj_dim": "width"}
-CONTEXT = (
-    "early_segments_as_context",
-    "no_timestamp_in_context",
-    "normalize_early_timestamps",
-    "copy_context",
-    "remove_segments_from_wrong_checkpoint",
-)
-OPTIONS = {
-    "max_caption_length": "max_length",
-    "begin_token_id": "begin_token",
-    "end_token_id": "end_token",
-    "num_bins": "num_bins",
-}
-POINTS = {"num_dense_outputs": "train_points", "num_dense_outputs_test": "test_points"}
-"""Absent or negative: plain Vid2Seq, which is one point at the end of the video."""
-SEARCH = {"decode_method": "method", "decode_beam_size": "beam", "decode_brevity_penalty_alpha": "alpha"}
 LOSS = {"label_smooth": "label_smoothing", "ignore_empty_data": "ignore_empty"}
-ONLY = {
-    "mlp_activations": ["gelu", "linear"],
-    "pos_embed": "learned_1d",
-    "encoder_type": ("vit", "cat_encoder"),
-    "stochastic_depth": 0.0,
-    "label_smooth_bias": -1,
-}
-UNUSED = {"pretrained_config", "share_encoder", "decode_feature_key", "dropout_rate", "t5_dropout_rate"}
-"""Names, and dropout, which the reference's runs have switched off."""
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
@@ -87,51 +52,14 @@ def need(case: Case | None, *arrays: str) -> Case:
 
 
 def options(case: Case) -> dict[str, Any]:
-    """The case's configuration without nesting: T5 and visual options beside those of the whole model."""
-    values = dict(json.loads(str(case.arrays["config"])))
-    inner = values.pop("model")
-    visual = inner["encoder"].pop("cat_encoder")
-    decoder = inner["decoder"].pop("t5_decoder")
-    return {
-        "t5": values.pop("t5") | {"logits_via_embedding": decoder.pop("logits_via_embedding")},
-        "visual": visual,
-        "model": values | inner.pop("encoder") | inner.pop("decoder") | inner | decoder,
-    }
-
-
-def check_known(case: Case, values: dict[str, Any], known: set[str]) -> None:
-    for name, value in values.items():
-        if name in ONLY:
-            allowed = ONLY[name] if isinstance(ONLY[name], tuple) else (ONLY[name],)
-            assert value in allowed, f"{case}: {name} = {value!r} is not supported, only {ONLY[name]!r} is"
-        else:
-            assert name in known | UNUSED, f"{case}: no check knows the option {name} = {value!r}"
+    return dict(json.loads(str(case.arrays["config"])))
 
 
 def config_of(case: Case, **changes: Any) -> Vid2SeqConfig:
-    """Sizes are read off the parameters and must agree with what the configuration says."""
-    values = options(case)
-    model = values["model"] | changes
-    context = {name: model[name] for name in CONTEXT if name in model}
-    context.setdefault("early_segments_as_context", False)  # the reference's default, not that of its released files
-    config = config_from_reference(
-        case.below("params/"),
-        dropout=0.0,
-        dtype=values["t5"]["dtype"],
-        **{ours: model[theirs] for theirs, ours in OPTIONS.items() if theirs in model},
-        **{ours: max(1, model.get(theirs, -1)) for theirs, ours in POINTS.items()},
-        search=SearchConfig(**{ours: model[theirs] for theirs, ours in SEARCH.items() if theirs in model}),
-        context=StreamingOptions(**context),
-    )
-    check_known(case, values["t5"], {*SIZES, "logits_via_embedding"})
-    check_known(case, values["visual"], set(VISUAL_SIZES))
-    check_known(case, values["model"], {*OPTIONS, *POINTS, *SEARCH, *LOSS, *CONTEXT, "vocab_size"})
-    for theirs, ours in SIZES.items():
-        assert getattr(config, ours) == values["t5"][theirs], f"{case}: {theirs} does not fit the parameters"
-    for theirs, ours in VISUAL_SIZES.items():
-        assert getattr(config, ours) == values["visual"].get(theirs, getattr(config, ours)), theirs
-    assert config.tie_word_embeddings == values["t5"]["logits_via_embedding"]
-    return config
+    """Sizes are read off the parameters; an option that is unknown, or does not fit them, is an error."""
+    config = vid2seq_config(case.below("params/"), options(case), changes)
+    # The reference's runs have dropout switched off, also in training.
+    return dataclasses.replace(config, dropout=0.0)
 
 
 def build_model(case: Case, **changes: Any) -> Vid2Seq:
@@ -210,7 +138,7 @@ def test_teacher_forcing_and_loss(case: Case | None) -> None:
     config = model.config
     logits = teacher_forced(model, case)
     assert_text_close(config, logits, case.tensor("teacher_forced_logits"))
-    values = options(case)["model"]
+    values = options(case)
     loss = caption_loss(
         logits,
         case.tensor("gt_text_tokens").flatten(0, 1),
@@ -229,7 +157,7 @@ def test_teacher_forcing_and_loss(case: Case | None) -> None:
 
 def decode_runs(case: Case) -> dict[str, SearchConfig]:
     """The case's decodes by their prefix, with the search each of them asks for."""
-    alpha = options(case)["model"].get("decode_brevity_penalty_alpha", 0.6)
+    alpha = options(case).get("decode_brevity_penalty_alpha", 0.6)
     runs = {}
     for name in case.arrays:
         if match := DECODED.fullmatch(name):

@@ -1,6 +1,6 @@
 """Weights of the reference's Vid2Seq (a flax tree) under our names.
 
-Trees are flat as in `caption.convert`, whose `read_tree` reads them from files. Kernels are (in, out); those of the
+Trees are flat, as `caption.convert_read` reads them from files. Kernels are (in, out); those of the
 visual encoder's attention keep heads as an axis of their own, those of the text model do not.
 """
 
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..convert import ReferenceTreeError
+from ..convert import check_tree
+from ..convert_read import ReferenceTreeError
 from .config import Vid2SeqConfig
 
 _VISUAL = "encoder/visual_encoder"
@@ -78,14 +79,7 @@ def state_from_reference(params: Mapping[str, Any], config: Vid2SeqConfig) -> di
         ReferenceTreeError: arrays are missing, unknown or of another shape; the message names them.
     """
     expected = reference_shapes(config)
-    _refuse("lacks", sorted(expected.keys() - params.keys()))
-    _refuse("has arrays that this model does not know:", sorted(params.keys() - expected.keys()))
-    wrong = [
-        f"{name} {tuple(params[name].shape)} instead of {shape}"
-        for name, shape in expected.items()
-        if tuple(params[name].shape) != shape
-    ]
-    _refuse("has arrays of other shapes:", wrong)
+    check_tree(expected, params)
     return {
         entry.ours: torch.cat([entry.form(_tensor(params[name])) for name in entry.theirs]).contiguous()
         for entry in _entries(config)
@@ -199,11 +193,10 @@ def _tensor(array: Any) -> Tensor:
 
 
 def _shape(params: Mapping[str, Any], name: str, axes: int) -> tuple[int, ...]:
-    if name not in params:
-        _refuse("lacks", [name])
-    shape = tuple(params[name].shape)
-    if len(shape) != axes:
-        _refuse("has arrays of other shapes:", [f"{name} {shape} instead of {axes} axes"])
+    shape = tuple(params[name].shape) if name in params else None
+    if shape is None or len(shape) != axes:
+        problem = f"lacks {name}" if shape is None else f"has {name} {shape} instead of {axes} axes"
+        raise ReferenceTreeError(f"the parameter tree {problem}: give that of the reference's Vid2Seq")
     return shape
 
 
@@ -211,15 +204,5 @@ def _count(params: Mapping[str, Any], stem: str) -> int:
     """How many layers there are: one more than the largest number behind `stem`."""
     found = [int(match[1]) for name in params if (match := re.match(rf"{re.escape(stem)}(\d+)/", name))]
     if not found:
-        _refuse("lacks", [f"{stem}0"])
+        raise ReferenceTreeError(f"the parameter tree lacks {stem}0: give that of the reference's Vid2Seq")
     return max(found) + 1
-
-
-def _refuse(problem: str, names: list[str]) -> None:
-    """Raise if there are any names; the first few are told."""
-    if names:
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        raise ReferenceTreeError(
-            f"the tree {problem} {', '.join(names[:5])}{more}; give the parameters of the reference's Vid2Seq, "
-            "'/'-joined names without the collection's name"
-        )
