@@ -1,4 +1,4 @@
-"""``onlooker doctor``: what is installed, what works, what is missing and how to get it."""
+"""``onlooker doctor``: what is installed, what works, what is missing and how to get it; or a look at a source."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from onlooker import __version__
+
+from ..errors import OnlookerError, UsageError
+from ..secrets import Secrets
+from .finding import Finding
+from .run import add_secrets_option
 
 __all__ = ["add_parser"]
 
@@ -23,36 +27,59 @@ _ENCODERS = {"libx264": "annotated video (--video)", "mjpeg": "key frames"}
 _DECODERS = {"h264": "most files and cameras", "hevc": "newer cameras", "vp9": "WebM", "av1": "newer files"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    level: Literal["ok", "note", "missing"]
-    what: str
-    detail: str
-
-
 def add_parser(commands: Any) -> None:
     """Add ``onlooker doctor``."""
     parser = commands.add_parser(
         "doctor",
-        help="tell versions, devices, codecs, weights and their terms, and what is missing",
-        description="Look at this installation. Exits with 2 if something that onlooker needs is missing.",
+        help="tell what is installed and what is missing, or what is the matter with a camera",
+        description="Look at this installation, or at one source. Exits with 2 if something is missing or wrong.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  onlooker doctor --source rtsp://192.168.1.20/stream1\n"
+        "  onlooker doctor --source 'rtsp://admin:${env:CAM_PASSWORD}@192.168.1.20/stream1'",
     )
+    parser.add_argument(
+        "--source", metavar="SOURCE", help="camera, stream or file to look at: a URL, webcam:0, a path; quote a ${...}"
+    )
+    parser.add_argument(
+        "--seconds", metavar="S", type=float, default=6.0, help="how long to watch the source (default: %(default)s)"
+    )
+    add_secrets_option(parser)
     parser.set_defaults(func=_main)
 
 
 def _main(args: argparse.Namespace) -> int:
-    marks = {"ok": "ok     ", "note": "note   ", "missing": "MISSING"}
+    return _look_at_installation() if args.source is None else _look_at_source(args)
+
+
+def _look_at_installation() -> int:
     missing = 0
     for title, findings in _sections():
         print(title)
         for finding in findings:
             missing += finding.level == "missing"
-            print(f"  {marks[finding.level]} {finding.what:<26} {finding.detail}")
+            print(finding)
         print()
     print("everything that onlooker needs is here." if not missing else f"{missing} missing; see above.")
     return 2 if missing else 0
+
+
+def _look_at_source(args: argparse.Namespace) -> int:
+    from .doctor_source import look_at_source
+
+    if not 0 < args.seconds <= 3600:
+        raise UsageError(f"--seconds must lie between 0 and 3600, not {args.seconds:g}.")
+    secrets = Secrets(args.secrets)
+    text = secrets.resolve(args.source, "the source")
+
+    def tell(finding: Finding) -> None:
+        print(secrets.mask(str(finding)), flush=True)
+
+    try:
+        problem = look_at_source(text, args.seconds, tell)
+    except OnlookerError as error:
+        raise UsageError(secrets.mask(str(error))) from None
+    print("\nall is well." if problem is None else f"\n{secrets.mask(problem.message)}")
+    return 0 if problem is None else 2
 
 
 def _sections() -> Iterator[tuple[str, list[Finding]]]:

@@ -136,7 +136,11 @@ class LiveAddress:
 
 
 def parse_source(
-    text: str, *, user: str | None = None, password: str | None = None, transport: str | None = None
+    text: str,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    transport: str | None = None,
 ) -> LiveAddress:
     """Read the address of a live source.
 
@@ -151,7 +155,7 @@ def parse_source(
         AddressError: it is none of these. The message holds no secret.
     """
     text = text.strip()
-    if not text or "\0" in text or "\n" in text:
+    if not text or re.search(r"[\0\r\n]", text):
         raise AddressError("the source is empty or not one line; give a URL, a device or a file")
     head, colon, rest = text.partition(":")
     scheme = head.lower()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from .address import LiveAddress
 from .items import LiveFrame, StateChange
@@ -52,35 +51,53 @@ def diagnose(address: LiveAddress, seconds: float = 10.0, options: LiveOptions |
     """Open a source once, watch it for up to `seconds` after the first frame, and report.
 
     Every frame is decoded and none is kept. Ends early where there is a problem; a problem after the first frame is in
-    the report together with what had been measured.
+    the report together with what had been measured. A source that stands still at the end has stalled.
     """
     chosen = dataclasses.replace(options or LiveOptions(), fps=None, preview=None, policy="latest", record=0.0)
     with LiveReader(address, chosen) as reader:
-        found, first, last = _watch(reader, seconds)
-        return _report(reader, found, first, last)
+        return _report(reader, *_watch(reader, seconds))
 
 
-def _watch(reader: LiveReader, seconds: float) -> tuple[Problem | None, LiveFrame | None, LiveFrame | None]:
-    first: LiveFrame | None = None
-    last: LiveFrame | None = None
+class _Watched:
+    """What the frames told, while they came."""
+
+    def __init__(self) -> None:
+        self.first: LiveFrame | None = None
+        self.last: LiveFrame | None = None
+        self._start = (0, 0.0)  # frames before, and event time of, the first frame of the latest epoch
+        self.frame_rate: float | None = None
+
+    def add(self, frame: LiveFrame, decoded: int) -> None:
+        """Take the next frame that came; `decoded` were, up to about this one."""
+        if self.last is None or frame.epoch != self.last.epoch:
+            self._start = (decoded, frame.t)
+        self.first, self.last = self.first or frame, frame
+        span = frame.t - self._start[1]
+        self.frame_rate = (decoded - self._start[0]) / span if span > 0 else self.frame_rate
+
+
+def _watch(reader: LiveReader, seconds: float) -> tuple[Problem | None, _Watched]:
+    watched, stalled = _Watched(), None
     deadline: float | None = None
     while deadline is None or time.monotonic() < deadline:
         for item in reader.read(0.5):
             if isinstance(item, LiveFrame):
-                first, last = first or item, item
+                watched.add(item, reader.counters()["frames_in"])
                 deadline = deadline or time.monotonic() + seconds
-            elif isinstance(item, StateChange) and item.state in ("reconnecting", "ended"):
-                return item.problem, first, last
-    return None, first, last
+            elif isinstance(item, StateChange):
+                stalled = item.problem if item.state == "stalled" else None
+                if item.state in ("reconnecting", "ended"):
+                    return item.problem, watched
+    return stalled, watched
 
 
-def _report(reader: LiveReader, found: Problem | None, first: LiveFrame | None, last: LiveFrame | None) -> Report:
-    shown = reader.address.shown
-    if first is None or last is None:
+def _report(reader: LiveReader, found: Problem | None, watched: _Watched) -> Report:
+    shown, last = reader.address.shown, watched.last
+    if last is None:
         return Report(shown, found)
     seen, opened = reader.seen, reader.opened
     interval = seen["frame_interval"]
-    span = _span(seen, interval)
+    rate = 1 / interval if interval else watched.frame_rate
     rtcp = last.wall if last.wall.source == "rtcp" else None
     return Report(
         shown,
@@ -89,9 +106,9 @@ def _report(reader: LiveReader, found: Problem | None, first: LiveFrame | None, 
         codec=last.codec,
         size=last.source_size,
         frames=reader.counters()["frames_in"],
-        frame_rate=1 / interval if interval else None,
+        frame_rate=rate,
         claimed_rate=opened.get("claimed_rate"),
-        bit_rate=8 * seen["bytes"] / span if span else None,
+        bit_rate=8 * seen["bytes"] * rate / seen["packets"] if rate and seen["packets"] else None,
         key_interval=seen["key_interval"],
         sender_reports=seen["reports"] > 0,
         clock_offset=rtcp.unix - last.arrival_unix if rtcp else None,
@@ -99,8 +116,3 @@ def _report(reader: LiveReader, found: Problem | None, first: LiveFrame | None, 
         damaged=seen["corrupt"],
         hardware=bool(opened.get("hardware")),
     )
-
-
-def _span(seen: dict[str, Any], interval: float | None) -> float | None:
-    """Seconds of media time that the counted packets cover, where their rate is known."""
-    return seen["packets"] * interval if interval and seen["packets"] else None

@@ -16,7 +16,7 @@ import av
 
 from .address import LiveAddress
 
-__all__ = ["Problem", "ProblemKind", "explain", "problem"]
+__all__ = ["Problem", "ProblemKind", "explain", "network_kind", "open_socket", "problem"]
 
 ProblemKind = Literal[
     "wrong_password",
@@ -30,9 +30,11 @@ ProblemKind = Literal[
     "timeout",
     "tls",
     "closed",
+    "silent",
     "stalled",
     "not_video",
     "no_video",
+    "other_service",
     "unsupported_codec",
     "unsupported_protocol",
     "device_missing",
@@ -51,6 +53,7 @@ _REFUSALS = {
     "not_found",
     "bad_request",
     "no_video",
+    "other_service",
     "unsupported_codec",
     "unsupported_protocol",
     "no_permission",
@@ -59,8 +62,8 @@ _REFUSALS = {
 }
 
 _MESSAGES: dict[ProblemKind, str] = {
-    "wrong_password": "the source asks for a user name and password and does not accept {login}; check both, as set in "
-    "the camera (its app account is often another one)",
+    "wrong_password": "the source asks for a user name and password{login}, as set in the camera (the account of its "
+    "app is often another one)",
     "forbidden": "the source forbids this user to watch; allow live viewing for it in the camera",
     "not_found": "the host answers, but has no such stream; check the path of the address in the camera's manual",
     "bad_request": "the source does not accept the request{transport}; check the address",
@@ -73,8 +76,11 @@ _MESSAGES: dict[ProblemKind, str] = {
     "tls": "the encrypted connection failed; check the camera's certificate and clock, or use the address without "
     "encryption inside a trusted network",
     "closed": "the source closed the connection",
-    "stalled": "the connection is open, but no pictures come",
-    "not_video": "what comes is no video that can be read; check that the address names the stream, not a web page",
+    "silent": "it takes the connection, but does not answer; restart it, and check that this is the port of {service}",
+    "stalled": "the connection is open, but no pictures come; see whether the camera shows any in its own app, restart "
+    "it{transport}",
+    "not_video": "what comes is no video that can be read; {check}",
+    "other_service": "something answers{port}, but not a camera's stream; check the port in the camera's settings",
     "no_video": "the source has no picture, at most sound; choose another stream of the camera",
     "unsupported_codec": "the video is compressed in a way that cannot be decoded here{codec}; set the camera to H.264",
     "unsupported_protocol": "{scheme}:// is not in this build of the video library; use another address of the source",
@@ -87,6 +93,8 @@ _MESSAGES: dict[ProblemKind, str] = {
     "other": "cannot be opened{why}; check the address",
 }
 
+_CHECKS = {"file": "check the file, or convert it to MP4"}
+_CHECK = "check that the address names the stream, not a web page"
 _SERVICES = {"rtsp": "RTSP", "http": "its web server", "rtmp": "RTMP"}
 
 
@@ -124,14 +132,15 @@ def problem(address: LiveAddress, kind: ProblemKind, *, codec: str = "", why: st
         why: libav's words, for `other`. They must not hold the address.
     """
     transport = ""
-    if address.kind == "rtsp" and kind in ("timeout", "bad_request"):
+    if address.kind == "rtsp" and kind in ("timeout", "bad_request", "stalled"):
         other = "udp" if address.transport == "tcp" else "tcp"
         transport = f" (for some cameras ?transport={other} helps)"
     words = _MESSAGES[kind].format(
-        login="these" if address.has_credentials else "none",
+        login=" and does not accept these; check both" if address.has_credentials else "; put them into the address",
         port=f" on port {address.port}" if address.port else "",
         service=_SERVICES.get(address.kind, "its stream"),
         scheme=address.scheme,
+        check=_CHECKS.get(address.kind, _CHECK),
         transport=transport,
         codec=f" ({codec})" if codec else "",
         why=f" ({why})" if why else "",
@@ -186,9 +195,9 @@ _CLASSES: list[tuple[type[BaseException], ProblemKind]] = [
     (ConnectionError, "closed"),
 ]
 
+_NETWORK: dict[int, ProblemKind] = {errno.EHOSTUNREACH: "no_route", errno.ENETUNREACH: "no_route"}
 _NUMBERS: dict[int, ProblemKind] = {
-    errno.EHOSTUNREACH: "no_route",
-    errno.ENETUNREACH: "no_route",
+    **_NETWORK,
     errno.EBUSY: "device_busy",
     errno.ENOENT: "device_missing",
     errno.ENODEV: "device_missing",
@@ -211,23 +220,46 @@ def _by_number(error: BaseException, address: LiveAddress) -> ProblemKind | None
 
 def _ask_host(address: LiveAddress, patience: float) -> ProblemKind | None:
     """Find out with plain sockets how far the host can be reached; None where nothing is wrong so far."""
-    assert address.host is not None
     try:
-        with socket.create_connection((address.host, address.port or 0), patience) as plain:
-            if address.scheme not in ("rtsps", "https", "rtmps"):
-                return None
-            # As libav does by default, the certificate is not judged here; only whether TLS works at all.
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            with context.wrap_socket(plain, server_hostname=address.host):
-                return None
-    except socket.gaierror:
+        open_socket(address, patience).close()
+    except (OSError, UnicodeError) as error:
+        return network_kind(error)
+    return None
+
+
+def open_socket(address: LiveAddress, patience: float) -> socket.socket:
+    """Connect to the source's host and port, with TLS where the scheme asks for it.
+
+    Args:
+        address: A source with a host that is reached by TCP.
+        patience: Seconds for each of the host's addresses, for each step, and for later reads and writes.
+
+    Raises:
+        OSError, UnicodeError: it cannot be reached; see `network_kind`.
+    """
+    plain = socket.create_connection((address.host or "", address.port or 0), patience)
+    if address.scheme not in ("rtsps", "https", "rtmps"):
+        return plain
+    try:
+        # As libav does by default, the certificate is not judged here; only whether TLS works at all.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context.wrap_socket(plain, server_hostname=address.host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def network_kind(error: BaseException) -> ProblemKind | None:
+    """Return what an error of `open_socket`, or of the conversation over it, means; None where it is unknown."""
+    if isinstance(error, (socket.gaierror, UnicodeError)):  # the latter: no name could be spelled so
         return "name_not_found"
-    except ssl.SSLError:
-        return "tls"
-    except TimeoutError:
+    if isinstance(error, TimeoutError):  # also one in the middle of TLS
         return "timeout"
-    except ConnectionRefusedError:
+    if isinstance(error, ssl.SSLError):
+        return "tls"
+    if isinstance(error, ConnectionRefusedError):
         return "port_refused"
-    except OSError as error:
-        return _by_number(error, address)
+    if isinstance(error, ConnectionError):
+        return "closed"
+    return _NETWORK.get(getattr(error, "errno", None) or 0)
