@@ -64,9 +64,11 @@ def read_tree(path: str | Path, report: Report | None = None) -> dict[str, Array
     except Exception as error:  # damaged bytes raise of everything, in zipfile, safetensors and NumPy too
         reason = " ".join(str(error).split()) or "it is cut short or damaged"
         raise ReferenceTreeError(f"{path.name} is no parameter tree ({reason}): {_WANTED}") from error
-    for root in _ROOTS:
-        if any(name.startswith(root) for name in tree):
-            return {name.removeprefix(root): array for name, array in tree.items() if name.startswith(root)}
+    root = next((root for root in _ROOTS if any(name.startswith(root) for name in tree)), "")
+    tree = {name.removeprefix(root): array for name, array in tree.items() if name.startswith(root)}
+    for name, array in tree.items():
+        if array.dtype.kind not in "fiu":
+            raise ReferenceTreeError(f"{path.name} is no parameter tree ({name} holds no numbers): {_WANTED}")
     return tree
 
 
@@ -108,7 +110,9 @@ def _read_npz(path: Path, report: Report) -> dict[str, Array]:
         if any(name.endswith(".pkl") for name in archive.files):  # what PyTorch saves is such an archive too
             raise _pickle(path)
         for count, name in enumerate(archive.files, 1):
-            tree[name] = archive[name]
+            array = archive[name]
+            # What NumPy makes of the bfloat16 of JAX, which it does not know.
+            tree[name] = _widened(array) if array.dtype == np.dtype("V2") else array
             report(count / len(archive.files))
     return tree
 
@@ -178,8 +182,13 @@ def _joined(value: Mapping[str, Any]) -> Array:
 def _array(shape: Any, dtype: Any, data: Any) -> Array:
     """An array as flax stores it; names and bytes come raw."""
     name = dtype.decode("ascii", "replace")
-    if name == "bfloat16":  # the upper half of a float32
-        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    if name == "bfloat16":
+        return _widened(np.frombuffer(data, "V2")).reshape(shape)
     if name not in _DTYPES:
         raise ValueError(f"arrays of type {name!r} are not read")
     return np.frombuffer(data, np.dtype(name).newbyteorder("<")).reshape(shape)
+
+
+def _widened(array: Array) -> Array:
+    """bfloat16 as float32, of which it is the upper half."""
+    return (array.view("<u2").astype(np.uint32) << 16).view(np.float32)
