@@ -57,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"onlooker {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    from . import demo, doctor, evaluate, graphs, run, simulate, train
+    from . import convert, demo, doctor, evaluate, graphs, run, simulate, train
 
-    for module in (demo, run, graphs, train, evaluate, doctor, simulate):
+    for module in (demo, run, graphs, train, convert, evaluate, doctor, simulate):
         module.add_parser(commands)
     return parser
 

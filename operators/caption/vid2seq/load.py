@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,35 @@ from .model import Vid2Seq
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_WORDS = "vocab.txt"
 _KIND = "architecture"
 _VID2SEQ = "vid2seq"
 
 
-def save_vid2seq(folder: str | Path, model: Vid2Seq) -> None:
-    """Write `config.json` and `model.safetensors` (float32, or as rounded) to a folder, which is made if need be."""
+def save_vid2seq(
+    folder: str | Path, model: Vid2Seq, pieces: Sequence[str] | None = None, dtype: torch.dtype | None = None
+) -> None:
+    """Write a folder that `load_vid2seq` reads: `config.json`, `model.safetensors`, and `vocab.txt` if there are words.
+
+    Args:
+        folder: made if it does not exist.
+        model: what is written.
+        pieces: the words of its vocabulary by their ids, for models whose words are not a T5's.
+        dtype: of the stored weights; None = as they are.
+
+    Raises:
+        Vid2SeqError: more words than the model has tokens for.
+    """
+    if pieces is not None and len(pieces) > model.config.times.vocab_size:
+        raise Vid2SeqError(f"{len(pieces)} words, but the model has rows for {model.config.times.vocab_size}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     values = {_KIND: _VID2SEQ, **model.config.to_dict()}
     (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    state = {name: tensor.to("cpu").contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / _WEIGHTS)
+    if pieces is not None:
+        (folder / _WORDS).write_text("\n".join(pieces) + "\n", encoding="utf-8")
 
 
 def load_vid2seq(folder: str | Path, device: str | torch.device = "cpu") -> Vid2Seq:
@@ -47,6 +65,12 @@ def load_vid2seq(folder: str | Path, device: str | torch.device = "cpu") -> Vid2
     except TypeError as error:
         raise Vid2SeqError(f"Vid2Seq model {folder.name!r} cannot be loaded: {error}") from error
     return model.to(device).eval()
+
+
+def load_pieces(folder: str | Path) -> list[str]:
+    """The words of the model in a folder by their ids; none where its words are a T5's."""
+    path = Path(folder) / _WORDS
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def build(config: Vid2SeqConfig, state: dict[str, Tensor]) -> Vid2Seq:
