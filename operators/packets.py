@@ -125,11 +125,17 @@ class Memory(Packet):
     """Media time of the first frame in this memory, in seconds."""
     capacity: int
     """K, the number of centres that a full memory has."""
+    times: FloatArray | None = None
+    """(M, 2) float32, seconds since ``t_start``: mean and standard deviation of the times of the tokens that each
+    centre stands for; None if they were not kept."""
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes."""
         Packet.__post_init__(self)
         _check_array("centers", self.centers, np.float32, 2)
+        if self.times is not None:
+            _check_array("times", self.times, np.float32, 2)
+            _check(self.times.shape == (len(self.centers), 2), f"need {self.times.shape = } to be (M, 2)")
         _check_array("counts", self.counts, np.int32, 1)
         _check(
             len(self.centers) == len(self.counts) <= self.capacity,

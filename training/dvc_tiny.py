@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, MemoryConfig, SearchConfig
 from onlooker.operators.caption.dense_load import save_video_captioner
+from onlooker.training.averages import follow
 from onlooker.training.captioner import own_captioner
 from onlooker.training.captions import Split
 from onlooker.training.dvc import DvcRecipe, DvcTrainer
@@ -31,6 +34,9 @@ class DenseTinyRecipe:
         points: P, decoding points of a video.
         max_length: L of a row: the events of a point, and those told before.
         rate: learning rate after warm-up; it falls along half a cosine.
+        time_weight: of the mean loss of time tokens beside that of words.
+        average: weights that are kept are a running mean of those that are trained; this share of it stays per step.
+        spans: memory tokens tell when they were seen.
         scenes: how videos are drawn. There are as many time bins as a video has frames.
     """
 
@@ -42,16 +48,23 @@ class DenseTinyRecipe:
     max_length: int = 96
     rate: float = 2e-4
     warmup_steps: int = 100
+    time_weight: float = 1.0
+    average: float = 0.995
+    spans: bool = True
     memory: MemoryConfig = dataclasses.field(default_factory=lambda: MemoryConfig(size=98))
     scenes: SceneRecipe = dataclasses.field(default_factory=SceneRecipe)
 
 
 def dense_from_captioner(captioner: Captioner, recipe: DenseTinyRecipe) -> DenseCaptioner:
-    """A dense model with the captioner's weights; rows of time tokens and later positions are new."""
+    """A dense model with the captioner's weights; what it needs for time tokens, spans and later positions is new."""
     bins = recipe.scenes.frames
     own = captioner.decoder.config
+    spans = 2 * bins if recipe.spans else 0
     decoder = dataclasses.replace(
-        own, vocab_size=own.vocab_size + bins, max_positions=max(own.max_positions, recipe.max_length)
+        own,
+        vocab_size=own.vocab_size + bins,
+        visual_width=own.visual_width + spans,
+        max_positions=max(own.max_positions, recipe.max_length),
     )
     model = DenseCaptioner(
         DenseConfig(
@@ -59,6 +72,7 @@ def dense_from_captioner(captioner: Captioner, recipe: DenseTinyRecipe) -> Dense
             decoder=decoder,
             memory=recipe.memory,
             search=SearchConfig(beam=3),
+            spans=recipe.spans,
             num_bins=bins,
             max_length=recipe.max_length,
             train_points=recipe.points,
@@ -66,13 +80,16 @@ def dense_from_captioner(captioner: Captioner, recipe: DenseTinyRecipe) -> Dense
         )
     )
     state = dict(captioner.decoder.state_dict())
-    state["words.weight"] = _grow_rows(state["words.weight"], bins, recipe.seed)
+    # A span then weighs less than half as much as the look of a token.
+    columns = 0.2 * torch.randn(own.hidden_size, spans, generator=torch.Generator().manual_seed(recipe.seed + 2))
+    state["visual_projection.weight"] = torch.cat([state["visual_projection.weight"], columns], 1)
+    state["words.weight"] = _add_times(state["words.weight"], bins, recipe.seed)
     state["positions.weight"] = _grow_rows(
         state["positions.weight"], decoder.max_positions - own.max_positions, recipe.seed
     )
     state["output.bias"] = torch.cat([state["output.bias"], state["output.bias"].new_zeros(bins)])
     state["output.weight"] = (
-        state["words.weight"] if own.tie_word_embeddings else _grow_rows(state["output.weight"], bins, recipe.seed + 1)
+        state["words.weight"] if own.tie_word_embeddings else _add_times(state["output.weight"], bins, recipe.seed + 1)
     )
     model.decoder.load_state_dict(state)
     return model
@@ -108,11 +125,28 @@ def train_dense_tiny(
         rate=LearningRate(recipe.rate, recipe.warmup_steps, cosine_steps=recipe.steps),
         clip=1.0,
         targets=TargetOptions(num_dense_outputs=recipe.points),
-        loss=CaptionLossOptions(label_smoothing=0.1),
+        loss=CaptionLossOptions(label_smoothing=0.1, time_weight=recipe.time_weight),
     )
-    DvcTrainer(model, training).run(videos, report)
-    save_video_captioner(out, model.eval(), captioner.vocabulary.pieces, torch.float16)
-    return model
+    average = copy.deepcopy(model).eval()
+
+    def told(step: int, loss: CaptionLoss) -> None:
+        follow(average, model, recipe.average, step)
+        if report is not None:
+            report(step, loss)
+
+    DvcTrainer(model, training).run(videos, told)
+    save_video_captioner(out, average, captioner.vocabulary.pieces, torch.float16)
+    return average
+
+
+def _add_times(rows: Tensor, bins: int, seed: int) -> Tensor:
+    """Rows (V, H) of words and `bins` more for the time tokens; neighbours are alike, as the times they stand for."""
+    reach, kernel_width = 6, 2.0
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(rows.shape[1], 1, bins + 2 * reach, generator=generator)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / kernel_width) ** 2)
+    smooth = F.conv1d(noise, kernel[None, None])[:, 0].T  # bins, H
+    return torch.cat([rows, (smooth * (rows.std() / smooth.std())).to(rows.dtype)])
 
 
 def _grow_rows(rows: Tensor, count: int, seed: int = 0) -> Tensor:

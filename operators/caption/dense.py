@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from onlooker.operators.caption.contexts import StreamingResult, streaming_decode
 from onlooker.operators.caption.dense_config import DenseConfig, FrameEncoderConfig, SearchConfig
-from onlooker.operators.caption.dense_memory import memories_at_frames, memories_at_points
+from onlooker.operators.caption.dense_memory import memories_at_frames, memories_at_points, point_frames
 from onlooker.operators.caption.git import GitDecoder, TextState
 from onlooker.operators.caption.search import beam_search, greedy_search
+from onlooker.operators.caption.spans import with_spans
+from onlooker.operators.memory.times import MOMENTS, split_moments, with_moments
 from onlooker.operators.tower.vit import VisionTransformer, normalize
 
 
@@ -107,13 +109,38 @@ class DenseCaptioner(nn.Module):
                     f"memory points 'given_checkpoints' need the frames of {points} points per video, got "
                     f"{None if frames is None else tuple(frames.shape)}"
                 )
-            return memories_at_frames(tokens, config.memory, frames)
+            if not config.spans:
+                return memories_at_frames(tokens, config.memory, frames)
+            memories = memories_at_frames(_numbered(tokens), config.memory, frames, MOMENTS)
+            return self.memory_with_spans(*split_moments(memories), frames + 1)
         if points != config.train_points:
             raise ValueError(f"targets for {points} points do not fit train_points {config.train_points}")
-        memories = memories_at_points(tokens, config.memory, points)
-        if len({memory.shape[1] for memory in memories}) > 1:
+        at_points = self._at_points(tokens, points)
+        if len({memory.shape[1] for memory in at_points}) > 1:
             raise ValueError(f"memory method {config.memory.method!r} grows with the video: train it with one point")
-        return torch.stack(memories, 1)
+        return torch.stack(at_points, 1)
+
+    def memory_with_spans(self, memory: Tensor, times: Tensor, age: Tensor | float) -> Tensor:
+        """The memory (..., M, D) as the decoder of a model with spans reads it: (..., M, D + 2 Q).
+
+        Args:
+            memory: the centres.
+            times: (..., M, 2) mean and deviation of their times since the memory began, in any unit.
+            age: (...) or one number, from there to the decoding point in the same unit.
+        """
+        return with_spans(memory, times, age, self.config.num_bins)
+
+    def _at_points(self, tokens: Tensor, points: int) -> list[Tensor]:
+        """The memory (B, M, D) of the tokens (B, T, N, D) at each decoding point, as the decoder reads it."""
+        memory = self.config.memory
+        if not self.config.spans:
+            return memories_at_points(tokens, memory, points)
+        timed = memories_at_points(_numbered(tokens), memory, points, MOMENTS)
+        frames = point_frames(tokens.shape[1], points)
+        return [
+            self.memory_with_spans(*split_moments(centers), frame + 1.0)
+            for centers, frame in zip(timed, frames, strict=True)
+        ]
 
     @torch.no_grad()
     def decode(self, images: Tensor, search: SearchConfig | None = None) -> StreamingResult:
@@ -128,12 +155,11 @@ class DenseCaptioner(nn.Module):
 
         `points` overrides the config's number of decoding points.
         """
-        memories = memories_at_points(tokens, self.config.memory, points or self.config.test_points)
-        return self.decode_memories(memories, search)
+        return self.decode_memories(self._at_points(tokens, points or self.config.test_points), search)
 
     @torch.no_grad()
     def decode_memories(self, memories: list[Tensor], search: SearchConfig | None = None) -> StreamingResult:
-        """`decode` from the memory (B, M, D) at each decoding point."""
+        """`decode` from the memory (B, M, D) at each decoding point, with its spans where the model has them."""
         config, decoder = self.config, self.config.decoder
 
         def decode_point(point: int, context: Tensor | None) -> Tensor:
@@ -150,6 +176,11 @@ class DenseCaptioner(nn.Module):
             options=config.context,
             device=memories[0].device,
         )
+
+
+def _numbered(tokens: Tensor) -> Tensor:
+    """Tokens (..., T, N, D) with the number of their frame as their time."""
+    return with_moments(tokens, torch.arange(tokens.shape[-3], device=tokens.device))
 
 
 @torch.no_grad()

@@ -98,6 +98,8 @@ class DenseConfig:
         train_points: P, decoding points in training.
         test_points: P, decoding points else.
         context: what a point sees of the earlier ones.
+        spans: memory tokens tell when they were seen, see `spans`; the decoder's `visual_width` is then D + 2 Q. Not
+            in the paper.
     """
 
     encoder: FrameEncoderConfig | None = field(default_factory=FrameEncoderConfig)
@@ -105,6 +107,7 @@ class DenseConfig:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     context: StreamingOptions = field(default_factory=StreamingOptions)
+    spans: bool = False
     num_bins: int = 64
     max_length: int = 256
     train_points: int = 16
@@ -112,13 +115,20 @@ class DenseConfig:
 
     def __post_init__(self) -> None:
         """Check the parts against each other."""
-        _check_decoder(self.encoder, self.decoder, self.max_length)
+        _check_decoder(self.encoder, self.decoder, self.max_length, 2 * self.num_bins if self.spans else 0)
+        if self.spans and self.memory.points == "fixed_checkpoints":
+            raise ValueError("spans need a memory that is updated frame by frame, not points 'fixed_checkpoints'")
         for name in ("train_points", "test_points"):
             points = getattr(self, name)
             if points < 1 or (self.encoder is not None and points > self.encoder.num_frames):
                 raise ValueError(f"{name} {points} must lie between 1 and the number of frames")
         if not 2 <= self.num_bins < self.decoder.vocab_size:
             raise ValueError(f"num_bins {self.num_bins} does not leave words in {self.decoder.vocab_size} tokens")
+
+    @property
+    def token_width(self) -> int:
+        """D, width of the tower's tokens."""
+        return self.decoder.visual_width - (2 * self.num_bins if self.spans else 0)
 
     @property
     def times(self) -> TimeTokens:
@@ -178,10 +188,16 @@ def _encoder(values: Mapping[str, Any]) -> FrameEncoderConfig:
     return FrameEncoderConfig(**{**plain, "vision": VitConfig(**values.get("vision", {}))})
 
 
-def _check_decoder(encoder: FrameEncoderConfig | None, decoder: GitConfig, max_length: int) -> None:
-    if encoder is not None and decoder.visual_width != encoder.vision.width:
+def _check_decoder(
+    encoder: FrameEncoderConfig | None, decoder: GitConfig, max_length: int, span_width: int = 0
+) -> None:
+    if encoder is not None and decoder.visual_width != encoder.vision.width + span_width:
+        spans = f" and spans add {span_width}" if span_width else ""
         raise ValueError(
-            f"the decoder takes tokens of width {decoder.visual_width} but the trunk makes {encoder.vision.width}"
+            f"the decoder takes tokens of width {decoder.visual_width} but the trunk makes "
+            f"{encoder.vision.width}{spans}"
         )
+    if decoder.visual_width <= span_width:
+        raise ValueError(f"visual_width {decoder.visual_width} must be more than the {span_width} values of spans")
     if not 3 <= max_length <= decoder.max_positions:
         raise ValueError(f"max_length {max_length} must lie in 3..{decoder.max_positions}, the decoder's positions")

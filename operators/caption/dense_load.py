@@ -1,11 +1,13 @@
 """Dense and paragraph captioners as folders: `config.json`, `model.safetensors` and `vocab.txt`.
 
 `config.json` holds the kind of model and its configuration; `vocab.txt` the words, one a line, whose ids stand before
-the time tokens.
+the time tokens. A folder may say that its weights are an update of those of an embedded captioner (`base`, see
+`low_rank`); then it is small, and the captioner's words are its own.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +15,20 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
-from onlooker.operators.caption.load import FILES, CaptionerError, require_files
+from onlooker.operators.caption.load import FILES, CaptionerError, load_captioner, require_files
+from onlooker.operators.caption.low_rank import as_update, with_update
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
 
 VideoCaptioner = DenseCaptioner | ParagraphCaptioner
-_KIND = "architecture"
+_KIND, _BASE = "architecture", "base"
 _DENSE, _PARAGRAPH = "git-dense", "git-paragraph"
+_WEIGHTS = Path(__file__).parent / "dense_weights"
+_DECODER = "decoder."
 
 
 class LoadedCaptioner(NamedTuple):
@@ -33,8 +40,19 @@ class LoadedCaptioner(NamedTuple):
     """The words of the vocabulary by their ids."""
 
 
+def video_captioner_names() -> list[str]:
+    """Names of the dense captioners that come with the package."""
+    return sorted(path.parent.name for path in _WEIGHTS.glob("*/config.json"))
+
+
 def save_video_captioner(
-    folder: str | Path, model: VideoCaptioner, pieces: Sequence[str], dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    model: VideoCaptioner,
+    pieces: Sequence[str],
+    dtype: torch.dtype = torch.float32,
+    *,
+    base: str | None = None,
+    rank: int = 32,
 ) -> None:
     """Write a folder that `load_video_captioner` reads.
 
@@ -43,6 +61,9 @@ def save_video_captioner(
         model: the captioner.
         pieces: the words of its vocabulary by their ids.
         dtype: of the stored weights.
+        base: name of an embedded captioner that this one was trained from: keep only the difference, which loses
+            what its first `rank` singular values do not hold.
+        rank: of the difference of each matrix.
 
     Raises:
         ValueError: more words than the model has tokens for.
@@ -55,25 +76,31 @@ def save_video_captioner(
     kind = _DENSE if isinstance(model, DenseCaptioner) else _PARAGRAPH
     values = {_KIND: kind, **model.config.to_dict()}
     # named_parameters tells a kernel that is tied to another one only once, as safetensors wants it.
-    state = {name: p.detach().to("cpu", dtype).contiguous() for name, p in model.named_parameters()}
+    state = {name: p.detach().cpu() for name, p in model.named_parameters()}
+    if base is not None:
+        values[_BASE] = base
+        state = as_update(state, _base_weights(base), rank)
+    state = {name: weights.to(dtype).contiguous() for name, weights in state.items()}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     save_file(state, folder / "model.safetensors")
 
 
-def load_video_captioner(folder: str | Path, device: str = "cpu") -> LoadedCaptioner:
-    """The captioner in a folder that `save_video_captioner` wrote.
+def load_video_captioner(name_or_folder: str | Path, device: str = "cpu") -> LoadedCaptioner:
+    """The captioner of a name that comes with the package, or in a folder that `save_video_captioner` wrote.
 
     Raises:
-        CaptionerError: no such folder, or its files do not make a captioner.
+        CaptionerError: no such name or folder, or its files do not make a captioner.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CaptionerError(f"no folder {str(folder)!r}: give one with {', '.join(FILES)}")
+    folder = _folder(name_or_folder)
     require_files(folder, "video captioner")
     try:
-        model = _build(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        base = values.pop(_BASE, None)
+        model = _build(values)
         state: dict[str, Any] = load_file(folder / "model.safetensors")
+        if base is not None:
+            state = with_update(state, _base_weights(base))
         if model.decoder.config.tie_word_embeddings:
             state["decoder.output.weight"] = state["decoder.words.weight"]
         model.load_state_dict(state)  # copies into float32
@@ -84,6 +111,26 @@ def load_video_captioner(folder: str | Path, device: str = "cpu") -> LoadedCapti
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CaptionerError(f"video captioner {folder.name!r} cannot be loaded: {reason}") from error
     return LoadedCaptioner(model.to(device).eval(), pieces)
+
+
+def _folder(name_or_folder: str | Path) -> Path:
+    name = str(name_or_folder)
+    if name in video_captioner_names():
+        return _WEIGHTS / name
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return folder
+    near = difflib.get_close_matches(name, video_captioner_names(), n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(video_captioner_names())}"
+    raise CaptionerError(f"no dense captioner {name!r}: {meant} Or give a folder with {', '.join(FILES)}.")
+
+
+def _base_weights(name: str) -> dict[str, Tensor]:
+    """The decoder of an embedded captioner as part of a dense model."""
+    captioner = load_captioner(name)
+    if not isinstance(captioner, Captioner):
+        raise ValueError(f"base {name!r} is no captioner of ours")
+    return {_DECODER + part: weights.detach().cpu() for part, weights in captioner.decoder.named_parameters()}
 
 
 def _build(values: dict[str, Any]) -> VideoCaptioner:

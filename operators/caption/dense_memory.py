@@ -14,7 +14,7 @@ from onlooker.operators.memory import alternatives
 from onlooker.operators.memory.clustering import StreamingKMeans
 
 
-def frame_memories(tokens: Tensor, config: MemoryConfig) -> list[Tensor]:
+def frame_memories(tokens: Tensor, config: MemoryConfig, carried: int = 0) -> list[Tensor]:
     """The memory after each frame of a video, none of which but the first ones depends on a later frame.
 
     A K-means memory of s = K / N frames is first known after frame s; that one also stands for the frames before.
@@ -22,6 +22,7 @@ def frame_memories(tokens: Tensor, config: MemoryConfig) -> list[Tensor]:
     Args:
         tokens: (..., T, N, D) float32, one video or several.
         config: the method.
+        carried: trailing values of the D that are averaged but not clustered by.
 
     Returns:
         T memories (..., M, D). M is K or N, depending on the method; T * N in a video with fewer tokens than K.
@@ -30,7 +31,7 @@ def frame_memories(tokens: Tensor, config: MemoryConfig) -> list[Tensor]:
         ValueError: a method without a memory of constant size.
     """
     if config.method == "kmeans":
-        return _clustered(tokens, config)
+        return _clustered(tokens, config, carried)
     if config.method == "temporal_mean_pool":
         frames = torch.arange(1, tokens.shape[-3] + 1, device=tokens.device, dtype=tokens.dtype)
         return list((tokens.cumsum(-3) / frames[:, None, None]).unbind(-3))
@@ -46,8 +47,8 @@ def frame_memories(tokens: Tensor, config: MemoryConfig) -> list[Tensor]:
     )
 
 
-def _clustered(tokens: Tensor, config: MemoryConfig) -> list[Tensor]:
-    memory = StreamingKMeans(config.size, config.iterations, config.momentum)
+def _clustered(tokens: Tensor, config: MemoryConfig, carried: int) -> list[Tensor]:
+    memory = StreamingKMeans(config.size, config.iterations, config.momentum, carried)
     state = memory.initial_state(tokens.shape[-1], *tokens.shape[:-3], device=tokens.device)
     states = []
     for frame in tokens.unbind(-3):
@@ -75,7 +76,7 @@ def point_frames(frames: int, points: int) -> list[int]:
     return [seen - 1 for seen in alternatives.checkpoint_frames(frames, points)]
 
 
-def memories_at_frames(tokens: Tensor, config: MemoryConfig, frames: Tensor) -> Tensor:
+def memories_at_frames(tokens: Tensor, config: MemoryConfig, frames: Tensor, carried: int = 0) -> Tensor:
     """The streaming memory of each video (B, T, N, D) after the frames (B, C) int64, from 0: (B, C, M, D).
 
     Raises:
@@ -85,12 +86,12 @@ def memories_at_frames(tokens: Tensor, config: MemoryConfig, frames: Tensor) -> 
         raise ValueError(
             f"frames {frames.tolist()} must name some of the {tokens.shape[1]} frames of each of {len(tokens)} videos"
         )
-    memories = frame_memories(tokens, config)
+    memories = frame_memories(tokens, config, carried)
     rows = [torch.stack([memories[frame][video] for frame in own]) for video, own in enumerate(frames.tolist())]
     return torch.stack(rows)
 
 
-def memories_at_points(tokens: Tensor, config: MemoryConfig, points: int) -> list[Tensor]:
+def memories_at_points(tokens: Tensor, config: MemoryConfig, points: int, carried: int = 0) -> list[Tensor]:
     """The memories of videos (B, T, N, D) at `points` decoding points at equal distances, each (B, M, D).
 
     The number of memory tokens may differ between points with `fixed_checkpoints`.
@@ -99,7 +100,7 @@ def memories_at_points(tokens: Tensor, config: MemoryConfig, points: int) -> lis
         videos = [_from_scratch(video, config, points) for video in tokens]
         return [torch.stack(memories) for memories in zip(*videos, strict=True)]
     frames = torch.tensor(point_frames(tokens.shape[1], points)).expand(len(tokens), -1)
-    return list(memories_at_frames(tokens, config, frames).unbind(1))
+    return list(memories_at_frames(tokens, config, frames, carried).unbind(1))
 
 
 def _from_scratch(tokens: Tensor, config: MemoryConfig, points: int) -> list[Tensor]:

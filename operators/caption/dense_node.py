@@ -14,6 +14,8 @@ from ..events import make_event
 from ..packets import Events, Memory
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .live import LiveContext, Told
 
 __all__ = ["DenseCaptioner", "DenseCaptionerConfig", "DenseState"]
@@ -22,8 +24,10 @@ __all__ = ["DenseCaptioner", "DenseCaptionerConfig", "DenseState"]
 class DenseCaptionerConfig(Config):
     """Settings of the dense captioner."""
 
-    model: str | None = Field(
-        default=None, description="Folder of a dense captioner (config.json, model.safetensors, vocab.txt); needed."
+    model: str = Field(
+        default="tiny",
+        description="Dense captioner: tiny, which comes with the package, or a folder (config.json, model.safetensors, "
+        "vocab.txt).",
     )
     interval: float = Field(default=10.0, gt=0, description="Seconds of media time between decoding points.")
     beam: int | None = Field(default=None, ge=1, description="Beams; 1 = greedy; default: the model's own.")
@@ -132,11 +136,24 @@ class DenseCaptioner(Operator[DenseState]):
 
         assert state.memory is not None
         memory = torch.from_numpy(state.memory.centers.copy())[None].to(self._device)  # 1, M, D; packets are read-only
-        told = self._live.advance(state.context, self._since_first(state, state.memory.t_start), point_us)
+        origin_us = self._since_first(state, state.memory.t_start)
+        if self._model.config.spans:
+            times = self._times(state.memory).to(self._device)
+            memory = self._model.memory_with_spans(memory, times, (point_us - origin_us) / 1e6)
+        told = self._live.advance(state.context, origin_us, point_us)
         prefix = self._live.prefix(state.context).to(self._device)
         decoded = self._search_text(self._model.decoder, memory, prefix, self._search, self._model.config.max_length)
         state.memory = None
         return [*told, *self._live.add(state.context, decoded.cpu())]
+
+    @staticmethod
+    def _times(memory: Memory) -> Tensor:
+        """(1, M, 2) times of the centres, which a model with spans cannot do without."""
+        import torch
+
+        if memory.times is None:
+            raise OnlookerError("this dense captioner needs to know when its memory was seen: set times: true there")
+        return torch.from_numpy(memory.times.copy())[None]
 
     @staticmethod
     def _since_first(state: DenseState, t: float) -> int:

@@ -23,26 +23,22 @@ class OpenedCaptioner(NamedTuple):
 
 
 def open_dense_captioner(
-    folder: str | None, device: str, beam: int | None = None, revise: float = 0.0
+    name_or_folder: str, device: str, beam: int | None = None, revise: float = 0.0
 ) -> OpenedCaptioner:
     """Load a dense captioner.
 
     Args:
-        folder: that `save_video_captioner` wrote.
+        name_or_folder: a dense captioner that comes with the package, or a folder that `save_video_captioner` wrote.
         device: where it runs.
         beam: beams, 1 = greedy; None for the model's own search.
         revise: seconds by which an interval has to move to be told again.
 
     Raises:
-        OnlookerError: no folder is named, it holds no captioner, or one that writes one text about a whole video.
+        OnlookerError: there is no such captioner, or one that writes one text about a whole video.
     """
-    if folder is None:
-        raise OnlookerError(
-            "a dense captioner needs a model: name its folder (-o caption.model=DIR); `onlooker train dvc` makes one"
-        )
-    model, pieces = load_video_captioner(folder, device)
+    model, pieces = load_video_captioner(name_or_folder, device)
     if not isinstance(model, DenseCaptioner):
-        raise OnlookerError(f"model {folder!r} writes one text about a whole video, not events with times")
+        raise OnlookerError(f"model {name_or_folder!r} writes one text about a whole video, not events with times")
     config, search = model.config, model.config.search
     if beam is not None:
         search = SearchConfig("greedy" if beam == 1 else "beam", beam, search.alpha)

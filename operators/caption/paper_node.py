@@ -23,8 +23,10 @@ __all__ = ["PaperCaptioner", "PaperCaptionerConfig", "PaperState"]
 class PaperCaptionerConfig(Config):
     """Settings of the paper's evaluation."""
 
-    model: str | None = Field(
-        default=None, description="Folder of a dense captioner (config.json, model.safetensors, vocab.txt); needed."
+    model: str = Field(
+        default="tiny",
+        description="Dense captioner: tiny, which comes with the package, or a folder (config.json, model.safetensors, "
+        "vocab.txt).",
     )
     points: int | None = Field(default=None, ge=1, description="Decoding points; default: the model's own.")
     beam: int | None = Field(default=None, ge=1, description="Beams; 1 = greedy; default: the model's own.")

@@ -42,14 +42,19 @@ class StreamingKMeans:
         size: K, tokens of a full memory; a multiple of the tokens per frame.
         iterations: K-means steps per frame.
         momentum: centres weigh as much as the tokens they stand for; without it every row weighs one.
+        carried: the last so many of the D values of a token are averaged with the rest but decide nothing: what is
+            known of a token beside its looks, as its time.
     """
 
     size: int
     iterations: int = 2
     momentum: bool = True
+    carried: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.carried < 0:
+            raise ValueError(f"carried {self.carried} must be a number of values")
         if self.size < 1 or self.iterations < 1:
             raise ValueError(f"size {self.size} and iterations {self.iterations} must both be at least 1")
 
@@ -75,7 +80,7 @@ class StreamingKMeans:
         if not self.ready(state):
             return MemoryState(data, torch.cat([state.counts, ones], -1), state.frames + 1)
         weights = torch.cat([state.counts if self.momentum else torch.ones_like(state.counts), ones], -1)
-        centers, counts = kmeans(state.tokens, data, weights, self.iterations)
+        centers, counts = kmeans(state.tokens, data, weights, self.iterations, self.carried)
         return MemoryState(centers, counts, state.frames + 1)
 
     def update_all(self, states: Sequence[MemoryState], frames: Sequence[Tensor]) -> list[MemoryState]:
@@ -117,7 +122,7 @@ class StreamingKMeans:
             )
 
 
-def kmeans(centers: Tensor, data: Tensor, weights: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+def kmeans(centers: Tensor, data: Tensor, weights: Tensor, iterations: int, carried: int = 0) -> tuple[Tensor, Tensor]:
     """Weighted K-means from given centres, with a fixed number of steps.
 
     A centre to which no weight was assigned keeps its place with count zero. Gradients flow through the averages, not
@@ -128,20 +133,23 @@ def kmeans(centers: Tensor, data: Tensor, weights: Tensor, iterations: int) -> t
         data: (..., n, D) float32 points.
         weights: (..., n) integer weights, zero allowed.
         iterations: number of steps.
+        carried: trailing values of the D that take no part in distances.
 
     Returns:
         Centres (..., K, D) and the weight (..., K) int32 assigned to each in the last step.
     """
     size, width = centers.shape[-2:]
     problems = centers.shape[:-2].numel()
-    points = Points(data)
+    compared = width - carried
+    points = Points(data[..., :compared].contiguous())
     weights = weights.to(torch.int32)
     weighted = (data * weights[..., None]).reshape(-1, width)  # B * n, D
     first_slot = torch.arange(problems, device=data.device).view(*centers.shape[:-2], 1) * size
     shape, flat = centers.shape, centers.reshape(-1, width)  # B * K, D
     counts = weights.new_zeros(len(flat))
     for _ in range(iterations):
-        slot = (points.nearest(flat.view(shape)) + first_slot).flatten()  # B * n, rows of all problems' centres
+        nearest = points.nearest(flat.view(shape)[..., :compared].contiguous())
+        slot = (nearest + first_slot).flatten()  # B * n, rows of all problems' centres
         counts = torch.zeros_like(counts).index_add_(0, slot, weights.flatten())
         means = _add_rows(weighted, slot, len(flat)).div_(counts.clamp(min=1)[:, None])
         empty = (counts == 0).nonzero().squeeze(1)

@@ -34,6 +34,9 @@ class ClusteringMemoryConfig(Config):
         description="Seconds after which the past is forgotten: a memory is between half of it and all of it old. "
         "null keeps one memory for ever.",
     )
+    times: bool = Field(
+        default=False, description="Keep when the tokens behind each centre were seen; some captioners need it."
+    )
 
 
 @dataclass(slots=True)
@@ -82,10 +85,11 @@ class ClusteringMemory(Operator[ClusteringMemoryState]):
         """Nothing to load but torch."""
         import torch
 
-        from . import clustering
+        from . import clustering, times
 
         self._torch = torch
         self._clustering = clustering
+        self._times = times
         self._device = context.device
 
     def initial_state(self, stream: str) -> ClusteringMemoryState:
@@ -118,16 +122,26 @@ class ClusteringMemory(Operator[ClusteringMemoryState]):
             tokens = self._torch.from_numpy(packet.all.copy()).to(self._device)  # N, D
             state.epoch = packet.epoch
             state.capacity = self.config.size or 2 * tokens.shape[0]
-            self._restart(state, packet.t, tokens.shape[1])
+            carried = self._times.MOMENTS if self.config.times else 0
+            self._restart(state, packet.t, tokens.shape[1] + carried)
             state.held.append(packet.t)
-            groups.setdefault(state.capacity, []).extend((generation, tokens) for generation in state.generations)
+            groups.setdefault(state.capacity, []).extend(
+                (generation, self._timed(tokens, packet.t - generation.t_start)) for generation in state.generations
+            )
         for capacity, group in groups.items():
             updated = self._kmeans(capacity).update_all([g.memory for g, _ in group], [tokens for _, tokens in group])
             for (generation, _), memory in zip(group, updated, strict=True):
                 generation.memory = memory
 
+    def _timed(self, tokens: Tensor, t: float) -> Tensor:
+        """Tokens (N, D) of a frame as a memory takes them that started `t` seconds before."""
+        if not self.config.times:
+            return tokens
+        return self._times.with_moments(tokens[None], self._torch.tensor([t], device=tokens.device))[0]
+
     def _kmeans(self, capacity: int) -> StreamingKMeans:
-        return self._clustering.StreamingKMeans(capacity, self.config.iterations)
+        carried = self._times.MOMENTS if self.config.times else 0
+        return self._clustering.StreamingKMeans(capacity, self.config.iterations, carried=carried)
 
     def _full(self, state: ClusteringMemoryState) -> bool:
         return self._kmeans(state.capacity).ready(state.generations[0].memory)
@@ -153,8 +167,13 @@ class ClusteringMemory(Operator[ClusteringMemoryState]):
     def _tell(self, state: ClusteringMemoryState) -> list[Packet]:
         """A packet for each held frame, all with the older memory as it is now."""
         older = state.generations[0]
-        centers, counts = older.memory.tokens.cpu().numpy(), older.memory.counts.cpu().numpy()
-        times, state.held = state.held, []
+        tokens, times = older.memory.tokens, None
+        if self.config.times:
+            tokens, spread = self._times.split_moments(tokens)
+            times = spread.cpu().numpy()
+        centers, counts = tokens.contiguous().cpu().numpy(), older.memory.counts.cpu().numpy()
+        told, state.held = state.held, []
         return [
-            Memory(state.stream, state.epoch, t, centers, counts, min(older.t_start, t), state.capacity) for t in times
+            Memory(state.stream, state.epoch, t, centers, counts, min(older.t_start, t), state.capacity, times)
+            for t in told
         ]

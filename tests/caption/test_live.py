@@ -37,15 +37,15 @@ def folder(model, tmp_path_factory):
 
 
 def frames(count, seed=0):
-    """(count, N, D) float32 of scenes of four frames; how late a frame is starts anew with every memory's half."""
+    """(count, N, D) float32 of scenes of four frames."""
     rng = np.random.default_rng(seed)
     scenes = rng.integers(0, SCENES, count // 4 + 1).repeat(4)[:count]
     return frames_of(scenes, rng).numpy()
 
 
-def run(folder, tokens, horizon, interval, t_end=None, fps=1.0, chunk=None, **config):
+def run(folder, tokens, horizon, interval, t_end=None, fps=1.0, chunk=None, times=True, **config):
     """The events of a stream, and the state after its last frame."""
-    memory = ClusteringMemory(ClusteringMemory.Config(size=SIZE, horizon=horizon))
+    memory = ClusteringMemory(ClusteringMemory.Config(size=SIZE, horizon=horizon, times=times))
     node = DenseCaptioner(DenseCaptioner.Config(model=str(folder), interval=interval, **config))
     for operator in (memory, node):
         operator.open(Context())
@@ -104,6 +104,21 @@ def test_a_stream_no_longer_than_the_horizon_is_decoded_as_in_the_paper(folder, 
     assert final(events) == expected
 
 
+def test_a_model_without_spans_is_decoded_as_in_the_paper(tmp_path):
+    model = trained(steps=20, spans=False)
+    save_video_captioner(tmp_path / "plain", model, PIECES)
+    tokens = one(np.random.default_rng(0))[0].tokens.numpy()
+    for times in (False, True):
+        events, _ = run(tmp_path / "plain", tokens, horizon=FRAMES, interval=FRAMES / POINTS, times=times)
+        assert final(events) == reference(model, tokens)
+
+
+def test_a_model_with_spans_needs_a_memory_with_times(folder):
+    tokens = one(np.random.default_rng(0))[0].tokens.numpy()
+    with pytest.raises(OnlookerError, match="times: true"):
+        run(folder, tokens, horizon=FRAMES, interval=4.0, times=False)
+
+
 def test_with_a_shorter_memory_the_decoding_is_another(folder, model):
     """The twin: the equality above does not hold for anything that runs."""
     tokens = [one(np.random.default_rng(seed))[0].tokens.numpy() for seed in range(4)]
@@ -118,9 +133,9 @@ def test_what_is_told_is_true(folder):
         for seed in range(20):
             rng = np.random.default_rng(100 + seed)
             video, truth = one(rng)
-            tokens = video.tokens.numpy().copy()
+            tokens = video.tokens.numpy()
             if shuffled:
-                tokens[..., :-1] = tokens[rng.permutation(len(tokens)), :, :-1]
+                tokens = tokens[rng.permutation(len(tokens))]
             events, _ = run(folder, tokens, horizon=FRAMES, interval=FRAMES / POINTS)
             for start, end, text in final(events):
                 middle = (start + end) / 2 - 5.0
@@ -187,7 +202,7 @@ def test_a_model_without_live_form_is_refused(tmp_path):
     save_video_captioner(tmp_path / "copies", copies, pieces)
     save_video_captioner(tmp_path / "paragraph", paragraph(), pieces)
     wrong = {str(tmp_path / "copies"): "copy_context", str(tmp_path / "paragraph"): "one text"}
-    for name, reason in [*wrong.items(), (str(tmp_path / "missing"), "folder"), (None, "train dvc")]:
+    for name, reason in [*wrong.items(), (str(tmp_path / "missing"), "no dense captioner")]:
         node = DenseCaptioner(DenseCaptioner.Config(model=name))
         with pytest.raises(OnlookerError, match=reason):
             node.open(Context())

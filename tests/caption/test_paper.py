@@ -84,8 +84,8 @@ def test_fewer_frames_than_points(folder):
 def test_what_cannot_be_done_is_said(folder, tmp_path):
     with pytest.raises(OnlookerError, match="at most 5.*decode.frames"):
         told(folder, video(0), most=5)
-    with pytest.raises(OnlookerError, match="caption.model=DIR"):
-        PaperCaptioner(PaperCaptioner.Config()).open(Context())
+    with pytest.raises(OnlookerError, match="no dense captioner 'tny'"):
+        PaperCaptioner(PaperCaptioner.Config(model="tny")).open(Context())
     save_video_captioner(tmp_path / "text", paragraph(), [])
     with pytest.raises(OnlookerError, match="one text about a whole video"):
         PaperCaptioner(PaperCaptioner.Config(model=str(tmp_path / "text"))).open(Context())

@@ -20,9 +20,8 @@ PROTOTYPES = np.random.default_rng(0).normal(size=(SCENES, PER_FRAME, WIDTH)).as
 
 
 def frames_of(scenes, rng):
-    """(T, PER_FRAME, WIDTH) float32 of a scene number per frame; the last column tells how late a frame is."""
+    """(T, PER_FRAME, WIDTH) float32 of a scene number per frame; nothing in them tells the time."""
     tokens = PROTOTYPES[scenes] + 0.1 * rng.normal(size=(len(scenes), PER_FRAME, WIDTH)).astype(np.float32)
-    tokens[:, :, -1] = np.arange(len(scenes), dtype=np.float32)[:, None] / 2
     return torch.from_numpy(tokens)
 
 
@@ -42,16 +41,17 @@ def one(rng, frames=FRAMES):
     return TokenVideo(frames_of(scenes, rng), events), list(zip(borders[:-1], borders[1:], names.tolist(), strict=True))
 
 
-def trained(steps=200, points=3):
+def trained(steps=200, points=3, spans=True):
     """The captioner after a few seconds of training."""
     torch.manual_seed(0)
+    width = WIDTH + (2 * BINS if spans else 0)
     decoder = GitConfig(
-        vocab_size=WORDS + BINS, visual_width=WIDTH, hidden_size=64, num_heads=4, num_layers=2, ffn_size=128,
+        vocab_size=WORDS + BINS, visual_width=width, hidden_size=64, num_heads=4, num_layers=2, ffn_size=128,
         max_positions=LENGTH, dropout=0.0, attention_dropout=0.0, begin_token=BEGIN, end_token=END,
     )  # fmt: skip
     config = DenseConfig(
         encoder=None, decoder=decoder, memory=MemoryConfig(size=SIZE), search=SearchConfig(beam=2), num_bins=BINS,
-        max_length=LENGTH, train_points=points, test_points=points,
+        max_length=LENGTH, train_points=points, test_points=points, spans=spans,
     )  # fmt: skip
     model = DenseCaptioner(config)
     recipe = DvcRecipe(
