@@ -6,7 +6,8 @@ An operator says what it takes and gives (typed ports), how it is configured (a 
 * Packets arrive per stream in order; on every edge their times strictly increase.
 * All ``sync`` ports of a call are complete up to ``Inputs.watermark``, the joint watermark: nothing at or before it is
   still to come. A ``latest`` port never holds a call back; it delivers what has come in.
-* ``flush`` follows the last packet of a stream, once.
+* ``flush`` follows the last packet of a stream, once. A live stream is cut into epochs, lines of time that each begin
+  at zero: every epoch begins with a fresh state and ends with a flush.
 * Control packets are never dropped and come before the packets of their call.
 * How packets are cut into calls means nothing. One packet a call, three, or all: the outputs are the same. An operator
   that batches its own model calls must therefore use shapes fixed by its config (pad with zeros), since the last bits
@@ -45,12 +46,17 @@ __all__ = [
     "Source",
     "SourceInfo",
     "SourceOutputs",
+    "StreamState",
+    "StreamStatus",
+    "WallTime",
 ]
 
 S = TypeVar("S")
 C = TypeVar("C")
 
-END_OF_TIME = math.inf
+StreamStatus = Literal["connecting", "live", "stalled", "reconnecting"]
+"""Where a live stream stands; that it ended is told by ``End``."""
+WallSource = Literal["rtcp", "host", "file"]
 
 
 class ContractError(RuntimeError):
@@ -170,24 +176,61 @@ class SourceInfo:
 
     stream: str
     epoch: int
+    """0 for files; Unix milliseconds of when watching began for live streams, whose epochs come later."""
     width: int
+    """Pixels after rotation; 0 for live streams, which may have any size in each epoch."""
     height: int
     duration: float | None = None
     """Seconds of media time, where known beforehand."""
     wall_zero: float | None = None
     """Unix time of media time zero, seconds."""
-    time_source: Literal["rtcp", "host", "file"] = "host"
+    time_source: WallSource = "host"
     clock_err_ms: float | None = None
+    live: bool = False
+    """Whether the stream has states and epochs."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """A live stream is in another state, or in the same one for another reason."""
+
+    status: StreamStatus
+    reason: str
+    """One word."""
+    unix: float
+    """When, by the host's clock: Unix seconds."""
+    message: str | None = None
+    """What is wrong and what to do, for people; holds no credentials."""
+    retry_in: float | None = None
+    """Seconds until the next attempt to connect."""
+    epoch: int | None = None
+    """The epoch that the packets belong to from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class WallTime:
+    """When the frame at media time ``t`` was taken."""
+
+    t: float
+    unix: float
+    """Unix seconds."""
+    source: WallSource
+    error: float
+    """Bound of the error against the clock of ``source``, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a stream ended."""
+    """How a stream, or an epoch of it, ended."""
 
     reason: str
     """``complete``, ``truncated``, ``interrupted`` or what else stopped it."""
     t: float
     """End in media time: the last frame's time plus its duration, seconds."""
+    final: bool = True
+    """Whether the stream is over; else only an epoch is."""
+    message: str | None = None
+    """What went wrong, for people; holds no credentials."""
 
 
 @dataclass(slots=True)
@@ -200,6 +243,16 @@ class SourceOutputs:
     end: End | None = None
     counters: dict[str, int] = field(default_factory=dict)
     """Totals since the start, e.g. ``frames_in``, ``frames_sampled``, ``frames_dropped_corrupt``."""
+    epoch: int = 0
+    """The epoch of the packets and of the end."""
+    arrival: float | None = None
+    """When the newest of the packets arrived, monotonic seconds of the source's host; live sources tell it."""
+    wall: WallTime | None = None
+    """When the newest of the packets was taken, where that is not known beforehand."""
+    states: tuple[StreamState, ...] = ()
+    """News of a live stream. They come alone, and reach the log past all work that is under way."""
+    notices: tuple[str, ...] = ()
+    """What the user should know though it changes nothing; they come alone as well."""
 
 
 class Source(ABC, Generic[C]):
@@ -207,6 +260,8 @@ class Source(ABC, Generic[C]):
 
     Config: ClassVar[type[Config]] = Config
     outputs: ClassVar[Mapping[str, type[Packet]]] = {}
+    live: ClassVar[bool] = False
+    """Whether the source drops frames instead of waiting, and delivers packets only where it was given ``credit``."""
 
     def __init__(self, config: Any, uri: str, stream: str) -> None:
         """Keep what to read; nothing is opened yet."""
@@ -229,6 +284,14 @@ class Source(ABC, Generic[C]):
     @abstractmethod
     def read(self, cursor: C) -> tuple[C, SourceOutputs]:
         """Deliver the next packets after ``cursor``; blocks until there are some or the stream ends."""
+
+    def credit(self, batches: int, arrival: float | None = None) -> None:
+        """Allow that many more reads with packets; callable from another thread. Sources that wait ignore it.
+
+        Args:
+            batches: how many more may be under way between this source and whoever takes the results.
+            arrival: ``SourceOutputs.arrival`` of one that has just left the last node; tells how old results are.
+        """
 
     def interrupt(self) -> None:
         """Make ``read`` end the stream soon, with reason ``interrupted``; callable from another thread."""

@@ -35,6 +35,10 @@ __all__ = [
 
 Phase = Literal["new", "update", "end"]
 
+# What only live streams have to say; left out of a line where it is null.
+_LIVE_DATA = ("message", "retry_in", "new_epoch")
+_LIVE_SIDE = ("age_ms", "counters")
+
 _STREAM_NAME = r"^[A-Za-z0-9._-]+$"
 
 
@@ -58,10 +62,18 @@ class _Model(BaseModel):
 class Side(_Model):
     """What may differ from run to run: clocks and speed."""
 
-    wall: str | None = Field(default=None, description="Wall time of t_start, RFC 3339 in UTC.")
+    wall: str | None = Field(
+        default=None, description="Wall time of t_start, in live stream events of the news; RFC 3339 in UTC."
+    )
     time_source: Literal["rtcp", "host", "file"] = Field(description="Where the wall time comes from.")
     clock_err_ms: float | None = Field(default=None, description="Bound on the error of the wall time, ms.")
     latency_ms: dict[str, float] = Field(default_factory=dict, description="Time spent in each stage, ms.")
+    age_ms: float | None = Field(
+        default=None, description="Live: from the arrival of the newest frame behind the event to the log, ms."
+    )
+    counters: dict[str, int] | None = Field(
+        default=None, description="At the end of a live stream: frames_in = frames_processed + all frames_dropped_*."
+    )
 
 
 class EventData(_Model):
@@ -92,10 +104,17 @@ class QueryData(EventData):
 
 
 class StreamData(EventData):
-    """The stream itself: it started, or ended and why."""
+    """The stream itself: where it stands and why.
 
-    status: Literal["started", "ended"]
-    reason: str | None = Field(default=None, description="Why it ended: complete, truncated, interrupted ...")
+    A file is `started` and `ended`. A live stream has one event for as long as it is watched, with an update for each
+    change; its times are seconds since watching began, its `media_epoch` is that moment.
+    """
+
+    status: Literal["started", "connecting", "live", "stalled", "reconnecting", "ended"]
+    reason: str | None = Field(default=None, description="Why: complete, truncated, interrupted, wrong_password ...")
+    message: str | None = Field(default=None, description="What is wrong and what to do, for people.")
+    retry_in: float | None = Field(default=None, description="Seconds until the next attempt to connect.")
+    new_epoch: int | None = Field(default=None, description="media_epoch of the other events from now on.")
 
 
 class Event(_Model):
@@ -138,8 +157,13 @@ class Event(_Model):
     def to_json(self, *, canonical: bool = False) -> str:
         """One line of JSON; ``canonical`` leaves out ``data.side``."""
         payload = self.model_dump(mode="json")
+        data = payload["data"]
         if canonical or self.data.side is None:
-            del payload["data"]["side"]
+            del data["side"]
+        for holder, names in ((data, _LIVE_DATA), (data.get("side", {}), _LIVE_SIDE)):
+            for name in names:
+                if name in holder and holder[name] is None:
+                    del holder[name]
         return json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
 
     def with_side(self, side: Side) -> Event:

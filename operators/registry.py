@@ -16,6 +16,7 @@ __all__ = ["OPERATORS", "SOURCES", "UnknownNameError", "operator_class", "source
 
 SOURCES = {
     "decode": "onlooker.operators.decode.node:VideoSource",
+    "live": "onlooker.operators.decode.live_node:LiveSource",
     "uniform": "onlooker.operators.decode.uniform_node:UniformSource",
 }
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from onlooker.operators.events import Event
 
-from .assemble import EMBEDDED_MODEL, make_plan, runner_factory, source_spec
+from .assemble import EMBEDDED_MODEL, is_live, make_plan, runner_factory, source_spec, source_specs
+from .progress import Progress
+from .secrets import Secrets
 from .session import Session
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Model", "load", "watch"]
+__all__ = ["Model", "Watch", "load", "watch"]
 
 
 def watch(
-    source: str | PathLike[str],
+    source: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     queries: Sequence[str] = (),
     graph: str = "file",
@@ -31,24 +32,29 @@ def watch(
     address: str | None = None,
     stream: str | None = None,
     overrides: Sequence[str] = (),
-) -> Iterator[Event]:
-    """Watch a video and yield its events as they become known.
+    pace: Literal["fast", "realtime"] = "fast",
+    secrets: str | PathLike[str] | None = None,
+) -> Watch:
+    """Watch a video or cameras and yield events as they become known.
 
     Leaving the loop early stops the run.
 
     Args:
-        source: the video file.
+        source: the video file; or a live source such as ``rtsp://host/path``, ``webcam:0``; or several of one kind.
         queries: what to look for, in words.
         graph: name of a built-in graph, or a YAML file.
         model: tower to use instead of the graph's: an open_clip name or a checkpoint.
         pretrained: open_clip pretrained tag of that tower.
         runner: ``local`` (this process) or ``ray``.
         address: Ray cluster to join.
-        stream: name of the stream in the events; by default made from the file's name.
+        stream: name of the stream in the events, if there is one; by default made from the name of the file or host.
         overrides: ``node.key=value`` assignments, e.g. ``decode.fps=4``.
+        pace: ``realtime`` reads a file as if it were a camera.
+        secrets: file for ``${secret:NAME}`` in the source and the graph.
 
-    Yields:
-        Events in the order of the log; ``event.kind``, ``event.phase``, ``event.t_start``, ``event.data.text`` ...
+    Returns:
+        An iterator over the events in the order of the log: ``event.kind``, ``event.phase``, ``event.t_start``,
+        ``event.data.text`` ... It has methods to add and remove cameras.
 
     Raises:
         OnlookerError: the graph or an argument is wrong.
@@ -59,9 +65,73 @@ def watch(
         ...     if event.phase == "end":
         ...         print(event.t_start, event.t_end, event.to_json())
     """
-    plan = make_plan(graph, model=model, pretrained=pretrained, queries=queries, overrides=overrides)
-    session = Session(plan.graph, runner_factory(runner, address), [source_spec(str(source), stream)], [])
-    return session.events()
+    given = [source] if isinstance(source, str | PathLike) else list(source)
+    known = Secrets(None if secrets is None else Path(secrets))
+    uris = [known.resolve(str(one), "the source") for one in given]
+    plan = make_plan(
+        graph,
+        model=model,
+        pretrained=pretrained,
+        queries=queries,
+        overrides=overrides,
+        live=pace == "realtime" or any(map(is_live, uris)),
+        secrets=known,
+    )
+    specs = source_specs(uris)
+    if stream is not None:
+        [spec] = specs
+        specs = [source_spec(spec.uri, stream)]
+    return Watch(Session(plan.graph, runner_factory(runner, address), specs, []), known)
+
+
+class Watch(Iterator[Event]):
+    """The events of a run, and a hand on it. Closing it, or dropping it, stops the run."""
+
+    def __init__(self, session: Session, secrets: Secrets | None = None) -> None:
+        """Begin with the first event that is asked for."""
+        self._session, self._secrets = session, secrets or Secrets()
+        self._events: Generator[Event, None, None] = session.events()
+
+    def __next__(self) -> Event:
+        """Wait for the next event."""
+        return next(self._events)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands; per live stream its state, rate, age and counters."""
+        return self._session.progress
+
+    def add(self, source: str, stream: str | None = None) -> str:
+        """Watch one more live source while the run goes on; from any thread. Returns the name of the stream.
+
+        Raises:
+            UsageError: there is such a stream, the run is over, or its runner or graph cannot take more.
+        """
+        spec = source_spec(self._secrets.resolve(source, "the source"), stream)
+        self._session.add(spec)
+        return spec.stream
+
+    def remove(self, stream: str) -> None:
+        """End one stream and go on with the others; from any thread. See ``Session.remove``."""
+        self._session.remove(stream)
+
+    def interrupt(self) -> None:
+        """End all streams soon; the events of what was read still come. From any thread."""
+        self._session.interrupt()
+
+    def close(self) -> None:
+        """Stop at once, leaving nothing behind; harmless when repeated. Not while another thread iterates."""
+        self._events.close()
 
 
 def load(name: str = EMBEDDED_MODEL, pretrained: str | None = None, *, device: str = "cpu") -> Model:

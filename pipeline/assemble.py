@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,17 @@ from .runtime.batch import SourceSpec
 from .secrets import Secrets
 from .session import Runner
 
-__all__ = ["EMBEDDED_MODEL", "Mode", "Plan", "make_plan", "runner_factory", "source_spec"]
+__all__ = [
+    "EMBEDDED_MODEL",
+    "Mode",
+    "Plan",
+    "camera_specs",
+    "is_live",
+    "make_plan",
+    "runner_factory",
+    "source_spec",
+    "source_specs",
+]
 
 Mode = Literal["live", "paper"]
 """How a graph sees a file: as a stream, or as the papers' evaluations do."""
@@ -43,6 +54,7 @@ def make_plan(
     pretrained: str | None = None,
     queries: Sequence[str] = (),
     overrides: Iterable[str] = (),
+    live: bool = False,
     secrets: Secrets | None = None,
 ) -> Plan:
     """Load a graph and fit it to the wishes of the user.
@@ -54,6 +66,8 @@ def make_plan(
         pretrained: open_clip pretrained tag of that tower.
         queries: what to look for, in words.
         overrides: ``node.key=value`` assignments.
+        live: the sources are live. ``file`` then is the graph ``live``; in any other graph the source ``live`` takes
+            the place of the file decoder.
         secrets: where ``${env:NAME}`` and ``${secret:NAME}`` of the graph are looked up.
 
     Raises:
@@ -69,7 +83,13 @@ def make_plan(
     settings["git_captioner"] = {} if model is None else {"tower": model, "pretrained": pretrained}
     if queries:
         settings["query_localizer"]["queries"] = list(queries)
-    plan = Plan(load_graph(graph, settings=settings, overrides=overrides, secrets=secrets))
+    if live and graph == "file":
+        graph = "live"
+    plan = Plan(load_graph(graph, settings=settings, overrides=overrides, live=live, secrets=secrets))
+    if live and not plan.graph.live:
+        raise UsageError(f"graph {plan.graph.name!r} looks at a whole file; it cannot watch a live source.")
+    if live and graph != "live":
+        plan.notices.append(f"graph {plan.graph.name!r} reads a live source: its source node is `live`, not `decode`.")
     _drop_idle(plan)
     if not plan.graph.event_edges:
         raise UsageError("nothing to do: the graph has no captions and no query; add --query TEXT.")
@@ -109,6 +129,52 @@ def _drop_idle(plan: Plan) -> None:
     plan.graph = graph
 
 
+def is_live(uri: str) -> bool:
+    """Whether this is the address of something that is watched as it happens, and no file."""
+    head, colon, _ = uri.strip().partition(":")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", uri.strip()):
+        return head.lower() != "file"
+    return (bool(colon) and head.lower() in ("webcam", "lavfi")) or bool(re.fullmatch(r"/dev/video\d+", uri.strip()))
+
+
+def source_specs(uris: Sequence[str]) -> list[SourceSpec]:
+    """One stream for each source; names that would come twice are numbered.
+
+    Raises:
+        UsageError: a source is empty.
+        AddressError: a live source's address cannot be read; the message holds no credentials.
+    """
+    specs: list[SourceSpec] = []
+    for uri in uris:
+        if is_live(uri):
+            from onlooker.operators.decode.live.address import parse_source
+
+            parse_source(uri)
+        spec, number = source_spec(uri), 1
+        taken = {other.stream for other in specs}
+        while (name := spec.stream if number == 1 else f"{spec.stream}-{number}") in taken:
+            number += 1
+        specs.append(SourceSpec(uri, name))
+    return specs
+
+
+def camera_specs(graph: Graph) -> list[SourceSpec]:
+    """The streams of the cameras that the graph names.
+
+    Raises:
+        UsageError: it names none, or two by the same name.
+        AddressError: an address cannot be read.
+    """
+    if not graph.cameras:
+        raise UsageError(f"nothing to watch: give a SOURCE, or a list of cameras in the graph {graph.name!r}.")
+    names = [camera.name for camera in graph.cameras]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"graph {graph.name!r} has two cameras {twice!r}; give each a name of its own.")
+    source_specs([camera.url for camera in graph.cameras])
+    return [SourceSpec(camera.url, camera.name) for camera in graph.cameras]
+
+
 def source_spec(uri: str, stream: str | None = None) -> SourceSpec:
     """Name a stream after its file or host; never after a path or credentials.
 
@@ -116,7 +182,9 @@ def source_spec(uri: str, stream: str | None = None) -> SourceSpec:
         UsageError: ``uri`` is empty.
     """
     if not uri:
-        raise UsageError("the source is empty; give a file.")
+        raise UsageError("the source is empty; give a file or the address of a camera.")
+    if stream is None and is_live(uri) and "://" not in uri:
+        stream = stream_name(uri.partition(":")[0] if uri.startswith("lavfi:") else uri.removeprefix("/dev/"))
     if stream is None:
         parts = urlsplit(uri) if "://" in uri else None
         stream = stream_name((parts.hostname or "stream") if parts and parts.scheme != "file" else Path(uri).stem)

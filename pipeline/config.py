@@ -13,12 +13,13 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from onlooker.operators.registry import suggest
+from onlooker.operators.registry import source_class, suggest
 
 from .errors import GraphError
 from .secrets import Secrets
 
 __all__ = [
+    "CameraSpec",
     "GraphSpec",
     "NodeSpec",
     "RuntimeSpec",
@@ -63,6 +64,13 @@ class RuntimeSpec(_Spec):
     snapshot_every: int = Field(default=32, ge=1, description="Batches between two snapshots of an actor's state.")
 
 
+class CameraSpec(_Spec):
+    """One live source that belongs to a graph."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Name of the stream in the events.")
+    url: str = Field(repr=False, description="Address, with ${env:NAME} or ${secret:NAME} for what is secret.")
+
+
 class GraphSpec(_Spec):
     """A whole graph as its file writes it."""
 
@@ -71,6 +79,7 @@ class GraphSpec(_Spec):
     nodes: dict[str, NodeSpec] = Field(description="The nodes by name.")
     stages: dict[str, StageSpec] = Field(default_factory=dict, description="Placement of stages under Ray.")
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec, description="How the graph runs.")
+    cameras: tuple[CameraSpec, ...] = Field(default=(), description="Watched where the command names no source.")
 
 
 def builtin_graphs() -> list[str]:
@@ -173,11 +182,25 @@ def validate(model: type[M], document: Any, where: str) -> M:
         raise GraphError(f"{where}: {place or 'the document'}: {first['msg'].lower()}.") from None
 
 
+def _make_live(document: dict[str, Any]) -> None:
+    """Put the live source in the place of a file decoder, with those of its settings that both have.
+
+    Frames then come one by one, so that few are to be under way at a time, unless the graph says otherwise.
+    """
+    for node in document["nodes"].values():
+        if node.get("use") == "decode":
+            known = source_class("live").Config.model_fields
+            node["use"] = "live"
+            node["config"] = {key: value for key, value in (node.get("config") or {}).items() if key in known}
+            document["runtime"] = {"in_flight": 2, **(document.get("runtime") or {})}
+
+
 def load_spec(
     name_or_path: str,
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     overrides: Iterable[str] = (),
+    live: bool = False,
     secrets: Secrets | None = None,
 ) -> tuple[GraphSpec, Secrets]:
     """Load a graph by name or path, set what named flags say, then apply overrides.
@@ -186,6 +209,7 @@ def load_spec(
         name_or_path: a built-in graph or a YAML file.
         settings: operator name -> config values, for every node that uses the operator.
         overrides: ``node.key=value`` assignments.
+        live: read live sources, also where the graph decodes a file; implied by a list of cameras.
         secrets: where ``${env:NAME}`` and ``${secret:NAME}`` are looked up.
 
     Returns:
@@ -205,6 +229,8 @@ def load_spec(
     nodes = document.get("nodes")
     if not isinstance(nodes, dict) or not all(isinstance(n, dict) for n in nodes.values()):
         raise GraphError(f"{where}: 'nodes' should map each node's name to its settings.")
+    if live or document.get("cameras"):
+        _make_live(document)
     for node in nodes.values():
         node.setdefault("config", {}).update((settings or {}).get(node.get("use"), {}))
     for assignment in overrides:

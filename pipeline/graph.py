@@ -13,7 +13,7 @@ from onlooker.operators.contract import Config, Operator, Port, Source
 from onlooker.operators.packets import Events, Packet
 from onlooker.operators.registry import OPERATORS, SOURCES, UnknownNameError, operator_class, source_class, suggest
 
-from .config import GraphSpec, RuntimeSpec, StageSpec, load_spec, validate
+from .config import CameraSpec, GraphSpec, RuntimeSpec, StageSpec, load_spec, validate
 from .errors import GraphError
 from .secrets import Secrets
 
@@ -59,12 +59,19 @@ class Graph:
     nodes: tuple[Node, ...]
     runtime: RuntimeSpec
     placement: dict[str, StageSpec]
+    cameras: tuple[CameraSpec, ...] = ()
+    """Live sources that the graph names; the addresses may hold credentials."""
     secrets: Secrets = dataclasses.field(default_factory=Secrets)
 
     @property
     def source(self) -> Node:
         """The node that delivers the packets."""
         return self.nodes[0]
+
+    @property
+    def live(self) -> bool:
+        """Whether its source is for cameras: it drops frames instead of waiting, and takes credits."""
+        return issubclass(self.source.cls, Source) and self.source.cls.live
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -112,7 +119,7 @@ class Graph:
         return dataclasses.replace(self, nodes=tuple(kept))
 
     def document(self) -> dict[str, Any]:
-        """The graph as it will run, all defaults filled in, as a plain document."""
+        """The graph as it will run, all defaults filled in, as a plain document; cameras without credentials."""
         nodes = {}
         for node in self.nodes:
             entry: dict[str, Any] = {"use": node.use}
@@ -124,6 +131,7 @@ class Graph:
         return {
             "name": self.name,
             "description": self.description,
+            **({"cameras": [{"name": c.name, "url": _shown(c.url)} for c in self.cameras]} if self.cameras else {}),
             "nodes": nodes,
             "stages": {s: self.stage_spec(s).model_dump(mode="json") for s in self.stages},
             "runtime": self.runtime.model_dump(mode="json"),
@@ -138,11 +146,18 @@ class Graph:
         return yaml.safe_dump(self.secrets.mask(self.document()), sort_keys=False, allow_unicode=True)
 
 
+def _shown(url: str) -> str:
+    from onlooker.operators.decode.live.address import parse_source
+
+    return parse_source(url).shown
+
+
 def load_graph(
     name_or_path: str,
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     overrides: Iterable[str] = (),
+    live: bool = False,
     secrets: Secrets | None = None,
 ) -> Graph:
     """Load, override and validate a graph; the arguments are those of ``load_spec``.
@@ -153,7 +168,7 @@ def load_graph(
     """
     secrets = secrets or Secrets()
     try:
-        spec, _ = load_spec(name_or_path, settings=settings, overrides=overrides, secrets=secrets)
+        spec, _ = load_spec(name_or_path, settings=settings, overrides=overrides, live=live, secrets=secrets)
         return build_graph(spec, secrets)
     except GraphError as error:
         raise GraphError(secrets.mask(str(error))) from None
@@ -175,7 +190,10 @@ def build_graph(spec: GraphSpec, secrets: Secrets | None = None) -> Graph:
             f"graph {spec.name!r} needs exactly one source node ({', '.join(SOURCES)}), "
             f"it has {', '.join(sources) or 'none'}."
         )
-    graph = Graph(spec.name, spec.description, tuple(ordered), spec.runtime, dict(spec.stages), secrets or Secrets())
+    placement = dict(spec.stages)
+    graph = Graph(
+        spec.name, spec.description, tuple(ordered), spec.runtime, placement, spec.cameras, secrets or Secrets()
+    )
     _check_stages(graph)
     return graph
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
-from onlooker.operators.contract import Control, End, SourceInfo
-from onlooker.operators.events import Event, Side, make_event
+from onlooker.operators.contract import Control, End
+from onlooker.operators.events import Event
 
-from .errors import OnlookerError
+from .errors import OnlookerError, UsageError
 from .graph import Edge, Graph
+from .progress import Progress
 from .runtime.batch import Batch, SourceSpec
 from .runtime.merge import EventMerger
 from .sinks.base import Sink
+from .stream_log import StreamLog
 
 __all__ = ["Progress", "Runner", "Session"]
+
+_GOOD_ENDS = {"complete", "removed"}
 
 
 class Runner(Protocol):
@@ -33,31 +35,11 @@ class Runner(Protocol):
     def send(self, control: Control) -> None:
         """Hand a control packet to the nodes."""
 
+    def add(self, spec: SourceSpec) -> None:
+        """Watch one more live stream."""
 
-@dataclass
-class Progress:
-    """Where a run stands; the session updates one object in place."""
-
-    media_time: float = 0.0
-    """Seconds of media processed, of the stream that is furthest behind."""
-    duration: float | None = None
-    """Seconds of media there are, where known."""
-    events: int = 0
-    latest_caption: str = ""
-    speed: float = 0.0
-    """Seconds of media per second of wall time since the first frames came out; loading models does not count."""
-    counters: dict[str, int] = field(default_factory=dict)
-    """Totals of the sources, e.g. frames_in."""
-
-
-@dataclass
-class _Stream:
-    uri: str
-    info: SourceInfo | None = None
-    end: End | None = None
-    media_time: float = 0.0
-    timing: dict[str, float] = field(default_factory=dict)
-    counters: dict[str, int] = field(default_factory=dict)
+    def remove(self, stream: str) -> None:
+        """End one stream soon."""
 
 
 class Session:
@@ -70,6 +52,7 @@ class Session:
         specs: list[SourceSpec],
         sinks: list[Sink],
         on_progress: Callable[[Progress], None] | None = None,
+        on_notice: Callable[[str], None] | None = None,
     ) -> None:
         """Put the parts together; nothing runs yet.
 
@@ -79,14 +62,18 @@ class Session:
             specs: the streams.
             sinks: where events and packets go.
             on_progress: called after each batch.
+            on_notice: called with what the user should know though it changes nothing, one line each.
         """
         self._edges = {sink: [e for port in sink.ports for e in graph.edges_named(port)] for sink in sinks}
         self._runner = make_runner(graph, frozenset(e for edges in self._edges.values() for e in edges))
+        self._event_edges = graph.event_edges
         self._specs = specs
         self._sinks = list(sinks)
-        self._on_progress = on_progress
-        self._streams = {spec.stream: _Stream(spec.uri) for spec in specs}
+        self._on_progress, self._on_notice = on_progress, on_notice
+        self._streams = {spec.stream: StreamLog(spec.uri) for spec in specs}
         self._merger = EventMerger([spec.stream for spec in specs], graph.event_edges)
+        self._live_mergers: dict[str, tuple[int, EventMerger]] = {}
+        """Stream -> its open epoch, and the order in it."""
         self.progress = Progress()
         self._moving: tuple[float, float] | None = None
         self.failures: list[str] = []
@@ -99,11 +86,14 @@ class Session:
 
     @property
     def exit_code(self) -> int:
-        """0 complete; 3 partial: a stream or a sink broke off; 130 interrupted."""
+        """0 complete; 2 nothing could be read; 3 partial: a stream or a sink broke off; 130 interrupted."""
         reasons = {end.reason for end in self.ends.values()}
         if "interrupted" in reasons:
             return 130
-        return 3 if self.failures or reasons - {"complete"} else 0
+        broken = bool(reasons - _GOOD_ENDS)
+        if broken and all(s.live and not s.processed for s in self._streams.values()):
+            return 2
+        return 3 if self.failures or broken else 0
 
     def interrupt(self) -> None:
         """End all streams soon; what was read is still processed and written."""
@@ -113,7 +103,35 @@ class Session:
         """Hand a control packet to the nodes."""
         self._runner.send(control)
 
-    def events(self) -> Iterator[Event]:
+    def add(self, spec: SourceSpec) -> None:
+        """Watch one more live stream while the run goes on; from any thread.
+
+        Raises:
+            UsageError: there is such a stream, the run is over, or its runner or graph cannot take more.
+        """
+        known = self._streams.get(spec.stream)
+        if known is not None and known.end is None:
+            raise UsageError(f"there is a stream {spec.stream!r} already; remove it first, or choose another name.")
+        before = self._streams
+        self._streams = {**before, spec.stream: StreamLog(spec.uri)}  # replaced, since it may be read meanwhile
+        try:
+            self._runner.add(spec)
+        except OnlookerError:
+            self._streams = before
+            raise
+
+    def remove(self, stream: str) -> None:
+        """End one stream and go on with the others; from any thread. What was read is still processed and written.
+
+        Raises:
+            UsageError: there is no such stream, or its runner cannot do it.
+        """
+        if stream not in self._streams:
+            raise UsageError(f"there is no stream {stream!r}; there are: {', '.join(self._streams) or 'none'}.")
+        self._runner.remove(stream)
+        self._streams[stream].removed = True
+
+    def events(self) -> Generator[Event, None, None]:
         """Run to the end; yields the events in the order of the log, after the sinks have had them.
 
         Raises:
@@ -126,108 +144,116 @@ class Session:
                 sink.open()
                 opened.append(sink)
             for batch in self._runner.run(self._specs):
-                self._take(batch)
-                yield from self._emit()
-                for stream in [s for s in self._streams.values() if s.end is batch.end is not None]:
-                    self._each("finish", _name(stream), stream.end)
+                stream = self._take(batch)
+                for event in self._due(stream, batch):
+                    yield self._tell(event)
+                if batch.final and stream.end is not None:
+                    self._each("finish", stream.name, stream.end)
                 if self._on_progress is not None:
                     self._on_progress(self.progress)
         except Exception:
-            yield from self._abort()
+            for event in self._abort():
+                yield self._tell(event)
+            for stream in self._streams.values():
+                if stream.end is not None and stream.end.reason == "failed":
+                    self._each("finish", stream.name, stream.end)
             raise
         finally:
             self._sinks = [sink for sink in self._sinks if sink in opened]
             self._each("close")
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, batch: Batch) -> StreamLog:
+        """Note what a batch says, and give the sinks its packets."""
         stream = self._streams[batch.stream]
-        stream.timing.update(batch.timing)
-        stream.counters.update(batch.counters)
         if batch.info is not None:
             stream.info = batch.info
             self._each("start", batch.info, stream.uri)
-            self._merger.push(-math.inf, self._stream_event(stream, None))
+        stream.take(batch)
         for sink, edges in list(self._edges.items()):
             for edge in edges:
                 if batch.packets.get(edge):
                     self._call(sink, "packets", edge.partition(".")[2], batch.packets[edge])
-        self._merger.add(batch)
-        if math.isfinite(batch.now):
-            stream.media_time = max(stream.media_time, batch.now)
-        if batch.end is not None:
-            stream.end = batch.end
-            self._merger.push(math.inf, self._stream_event(stream, batch.end))
+        if self._on_notice is not None:
+            for notice in batch.notices:
+                self._on_notice(notice)
         self._update_progress()
+        return stream
 
-    def _emit(self) -> Iterator[Event]:
+    def _due(self, stream: StreamLog, batch: Batch) -> Iterator[Event]:
+        """The events that a batch makes due."""
+        if stream.live:
+            yield from self._due_live(stream, batch)
+            return
+        for event in stream.started() if batch.info is not None else ():
+            self._merger.push(-math.inf, event)
+        self._merger.add(batch)
+        if batch.end is not None:
+            self._merger.push(math.inf, stream.ended(batch.end))
+        yield from self._merged()
+
+    def _merged(self) -> Iterator[Event]:
+        """The events of files that are due, in the one order of all of them."""
         for _, event in self._merger.ready():
-            event = event.with_side(self._side(event))
-            self.progress.events += 1
-            if event.kind == "caption":
-                self.progress.latest_caption = str(getattr(event.data, "text", ""))
-            self._each("event", event)
-            yield event
+            yield event.with_side(self._streams[event.data.stream].side(event))
         watermark = self._merger.watermark()
         if math.isfinite(watermark):
             self._each("advance", watermark)
+
+    def _due_live(self, stream: StreamLog, batch: Batch) -> Iterator[Event]:
+        """The events of a live stream: at once, and in the order of its own time."""
+        for state in batch.states:
+            yield stream.changed(state)
+        epoch, merger = self._live_mergers.get(batch.stream, (-1, None))
+        if merger is None or (batch.frames and batch.epoch != epoch):
+            merger = EventMerger([batch.stream], self._event_edges)
+            merger.begin(batch.stream)
+            self._live_mergers[batch.stream] = (batch.epoch, merger)
+        merger.add(batch)
+        for _, event in merger.ready():
+            yield event.with_side(stream.side(event))
+        if batch.end is not None and batch.end.final:
+            self._live_mergers.pop(batch.stream)
+            removed = stream.removed and batch.end.reason == "interrupted"
+            yield stream.ended(End("removed", batch.end.t) if removed else batch.end)
+
+    def _tell(self, event: Event) -> Event:
+        self.progress.events += 1
+        if event.kind == "caption":
+            self.progress.latest_caption = str(getattr(event.data, "text", ""))
+        self._each("event", event)
+        return event
 
     def _abort(self) -> Iterator[Event]:
         """After an error: end the streams that are open, so that the log says that it is partial."""
         for name, stream in self._streams.items():
             end = stream.end or End("failed", stream.media_time)
-            if stream.info is not None and stream.end is None:
-                stream.end = end
-                self._merger.push(math.inf, self._stream_event(stream, end))
-            self._merger.add(Batch(name, end=end))  # also for a stream that never began: it holds the others back
-        yield from self._emit()
-        for stream in self._streams.values():
-            if stream.end is not None and stream.end.reason == "failed":
-                self._each("finish", _name(stream), stream.end)
-
-    def _stream_event(self, stream: _Stream, end: End | None) -> Event:
-        assert stream.info is not None
-        return make_event(
-            "stream",
-            stream=stream.info.stream,
-            epoch=stream.info.epoch,
-            event_no=0,
-            rev=0 if end is None else 1,
-            phase="new" if end is None else "end",
-            t_start=0.0,
-            t_end=None if end is None else end.t,
-            t_seen=0.0 if end is None else end.t,
-            status="started" if end is None else "ended",
-            reason=None if end is None else end.reason,
-        )
-
-    def _side(self, event: Event) -> Side:
-        stream = self._streams[event.data.stream]
-        assert stream.info is not None
-        wall = None
-        if stream.info.wall_zero is not None:
-            wall = datetime.fromtimestamp(stream.info.wall_zero + event.t_start, UTC).isoformat(timespec="milliseconds")
-        return Side(
-            wall=wall,
-            time_source=stream.info.time_source,
-            clock_err_ms=stream.info.clock_err_ms,
-            latency_ms={stage: round(seconds * 1e3, 3) for stage, seconds in stream.timing.items()},
-        )
+            closing = Batch(name, end=end)
+            if stream.live and stream.end is None:
+                stream.lost()
+                yield from self._due_live(stream, closing)
+            elif not stream.live:
+                if stream.info is not None and stream.end is None:
+                    self._merger.push(math.inf, stream.ended(end))
+                self._merger.add(closing)  # also for a stream that never began: it holds the others back
+        yield from self._merged()
 
     def _update_progress(self) -> None:
-        streams = self._streams.values()
-        media_time = self.progress.media_time = min(s.media_time for s in streams)
+        streams = self._streams
+        media_time = self.progress.media_time = min(s.media_time for s in streams.values())
         if self._moving is not None:
             since, start = self._moving
             self.progress.speed = (media_time - start) / max(time.monotonic() - since, 1e-6)
         elif media_time > 0:
             self._moving = (time.monotonic(), media_time)
-        durations = [s.info.duration for s in streams if s.info is not None and s.info.duration is not None]
+        infos = [s.info for s in streams.values()]
+        durations = [info.duration for info in infos if info is not None and info.duration is not None]
         self.progress.duration = max(durations) if len(durations) == len(streams) else None
         totals: dict[str, int] = {}
-        for stream in streams:
-            for name, count in stream.counters.items():
+        for stream in streams.values():
+            for name, count in (stream.progress.counters if stream.live else stream.counters).items():
                 totals[name] = totals.get(name, 0) + count
         self.progress.counters = totals
+        self.progress.streams = {name: stream.progress for name, stream in streams.items() if stream.live}
 
     def _each(self, method: str, *args: object) -> None:
         for sink in list(self._sinks):
@@ -251,8 +277,3 @@ class Session:
             sink.close()
         except (OSError, OnlookerError):
             return  # it has been reported; whatever broke it breaks its end too
-
-
-def _name(stream: _Stream) -> str:
-    assert stream.info is not None
-    return stream.info.stream

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from datetime import datetime
 from types import TracebackType
 from typing import IO, Any, Self
 
 from onlooker.operators.events import Event
 
-from ..session import Progress
+from ..progress import Progress
 
-__all__ = ["Display", "format_time", "make_display"]
+__all__ = ["Display", "describe", "describe_state", "format_time", "make_display"]
 
 _LINE_EVERY = 5.0
 """Seconds between two progress lines where there is no terminal."""
@@ -42,14 +43,45 @@ def make_display(*, quiet: bool, json_logs: bool, events_on_stdout: bool) -> Dis
 def describe(event: Event) -> str | None:
     """One line for a person; None for events that say nothing new to one."""
     data: Any = event.data
-    span = f"{format_time(event.t_start)}-{format_time(event.t_end)}" if event.t_end is not None else ""
+    began = format_time(event.t_start)
+    span = f"{began}-{format_time(event.t_end)}" if event.t_end is not None else ""
+    if data.media_epoch:  # the clock on the wall says more than the time since a camera was last connected
+        began = span = f"{data.stream} {_wall_clock(event)}"
     if event.kind == "caption" and event.phase == "end":
         return f"{span}  {data.text}"
     if event.kind == "query" and event.phase == "new":
-        return f"{format_time(event.t_start)}  {data.query!r} begins"
+        return f"{began}  {data.query!r} begins"
     if event.kind == "query" and event.phase == "end":
         return f"{span}  {data.query!r} seen (score {data.score:.2f})"
     return None
+
+
+def describe_state(event: Event) -> str | None:
+    """One line for a person about where a live stream stands; None for other events."""
+    data: Any = event.data
+    if event.kind != "stream" or data.status in ("started", "ended"):
+        return None
+    if data.status == "live" and data.reason not in ("start", "frames"):
+        return f"{data.stream}: live, its time begins anew ({data.reason})"
+    text = f"{data.stream}: {data.status if data.message is None else data.message}"
+    return text if data.retry_in is None else f"{text}; trying again in {data.retry_in:.1f} s"
+
+
+def _wall_clock(event: Event) -> str:
+    side = event.data.side
+    return datetime.fromisoformat(side.wall).astimezone().strftime("%H:%M:%S") if side and side.wall else "--:--:--"
+
+
+def _standing(progress: Progress) -> str:
+    """``door live 2.0 fps, 0.3 s behind, 3 dropped; yard reconnecting``."""
+    parts = []
+    for name, told in progress.streams.items():
+        text = f"{name} {told.state}"
+        if told.state == "live":
+            text += f" {told.fps:.1f} fps"
+            text += "" if told.age is None else f", {told.age:.1f} s behind"
+        parts.append(text + (f", {told.dropped} dropped" if told.dropped else ""))
+    return "; ".join(parts)
 
 
 class Display:
@@ -97,7 +129,9 @@ class LineDisplay(Display):
         if now < self._next_line:
             return
         first, self._next_line = self._next_line == 0.0, now + _LINE_EVERY
-        if not first:
+        if progress.streams:
+            print(f"{_standing(progress)}, {progress.events} events", file=self._err)
+        elif not first:
             of = f" of {format_time(progress.duration)}" if progress.duration else ""
             print(
                 f"{format_time(progress.media_time)}{of}, {progress.speed:.1f}x real time, {progress.events} events",
@@ -106,6 +140,9 @@ class LineDisplay(Display):
 
     def event(self, event: Event) -> None:
         """Print what a person wants to know."""
+        state = describe_state(event)
+        if state is not None:
+            self.note(state)
         line = describe(event)
         if line is not None and self._out is not None:
             print(line, file=self._out, flush=True)
@@ -156,18 +193,22 @@ class BarDisplay(Display):
         from rich.markup import escape
 
         of = f" / {format_time(progress.duration)}" if progress.duration else ""
+        live = _standing(progress)
         self._bar.update(
             self._task,
-            total=progress.duration,
+            total=None if live else progress.duration,
             completed=progress.media_time,
-            clock=format_time(progress.media_time) + of,
-            speed=f"{progress.speed:.1f}x real time",
+            clock=live or format_time(progress.media_time) + of,
+            speed="" if live else f"{progress.speed:.1f}x real time",
             events=progress.events,
             caption=escape(progress.latest_caption[:60]),
         )
 
     def event(self, event: Event) -> None:
         """Print what a person wants to know above the bar."""
+        state = describe_state(event)
+        if state is not None:
+            self.note(state)
         line = describe(event)
         if line is None:
             return
@@ -200,11 +241,22 @@ class JsonDisplay(Display):
                 speed=round(progress.speed, 2),
                 events=progress.events,
                 **progress.counters,
+                **self._streams(progress),
             )
+
+    @staticmethod
+    def _streams(progress: Progress) -> dict[str, Any]:
+        told = {
+            name: {"state": s.state, "fps": round(s.fps, 2), "age": s.age and round(s.age, 3), "dropped": s.dropped}
+            for name, s in progress.streams.items()
+        }
+        return {"streams": told} if told else {}
 
     def event(self, event: Event) -> None:
         """Tell that an event was written."""
         self._say("event", id=event.id, phase=event.phase)
+        if (state := describe_state(event)) is not None:
+            self.note(state)
 
     def note(self, text: str) -> None:
         """Tell something in passing."""

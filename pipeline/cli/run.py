@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..assemble import make_plan, runner_factory, source_spec
-from ..errors import UsageError
-from ..graph import Graph
+from ..assemble import camera_specs, is_live, make_plan, runner_factory, source_specs
 from ..secrets import Secrets
 from ..session import Session
-from ..sinks.base import Sink
+from .argv import forget_hidden_sources, hide_in_process_list
 from .display import Display, make_display
+from .outputs import make_sinks
 
-__all__ = ["add_parser", "add_run_options", "add_secrets_option", "watch_source"]
+__all__ = ["add_parser", "add_run_options", "add_secrets_option", "watch", "watch_source"]
 
 
 def add_parser(commands: Any) -> None:
     """Add ``onlooker run``."""
     parser = commands.add_parser(
         "run",
-        help="watch a video and write what happens",
-        description="Watch a video: captions every few seconds, and events for what you ask for in words.",
+        help="watch a video or cameras and write what happens",
+        description="Watch a video or cameras: captions every few seconds, and events for what you ask for in words.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="A --query says what to look for, in plain words; give it as often as you like:\n"
         '  onlooker run street.mp4 --query "a red car" --query "a person crossing the street"\n\n'
+        "A SOURCE is a file, or live: rtsp://, http(s)://, rtmp://, srt://, udp://, webcam:0, "
+        "/dev/video0, lavfi:FILTERS.\n"
+        "Passwords need not stand on the command line:\n"
+        "  onlooker run 'rtsp://${env:CAM_LOGIN}@192.168.1.20/stream1' --events door.jsonl\n\n"
         "-o sets anything that `onlooker graph show` lists, e.g. -o decode.fps=4 -o caption.beam=1",
     )
-    parser.add_argument("source", metavar="SOURCE", help="the video file (or a picture)")
+    parser.add_argument(
+        "sources",
+        metavar="SOURCE",
+        nargs="*",
+        help="a video file (or a picture), or live sources, each a stream; by default the cameras of the graph",
+    )
     add_run_options(parser)
     parser.set_defaults(func=_main)
 
@@ -64,6 +70,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="change a setting; repeatable",
     )
+    what.add_argument(
+        "--pace",
+        choices=["fast", "realtime"],
+        default="fast",
+        help="realtime: read a file as if it were a camera, at the pace of its clock (default: %(default)s)",
+    )
     add_secrets_option(what)
     outputs = parser.add_argument_group("outputs")
     outputs.add_argument("--events", metavar="F.jsonl", help="events, one JSON object per line; - is standard output")
@@ -92,34 +104,56 @@ def add_secrets_option(parser: Any) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
-    return watch_source(args.source, args)
+    hide_in_process_list(args.sources)
+    return watch(args.sources, args)
 
 
 def watch_source(source: str, args: argparse.Namespace) -> int:
     """Run the graph over one source as the options say; returns the exit code."""
+    return watch([source], args)
+
+
+def watch(sources: Sequence[str], args: argparse.Namespace) -> int:
+    """Run the graph over the sources, or over its own cameras, as the options say; returns the exit code."""
     secrets = Secrets(args.secrets)
-    source = secrets.resolve(source, "the source")
+    sources = [secrets.resolve(source, "the source") for source in sources]
+    forget_hidden_sources()
     plan = make_plan(
-        args.graph, mode=args.mode, model=args.model, queries=args.query, overrides=args.overrides, secrets=secrets
+        args.graph,
+        mode=args.mode,
+        model=args.model,
+        queries=args.query,
+        overrides=args.overrides,
+        live=args.pace == "realtime" or any(map(is_live, sources)),
+        secrets=secrets,
     )
-    sinks = _sinks(args, source, plan.graph)
+    specs = source_specs(sources) if sources else camera_specs(plan.graph)
+    sinks = make_sinks(args, [spec.uri for spec in specs], plan.graph)
     display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
-    specs = [source_spec(source)]
-    session = Session(plan.graph, runner_factory(args.runner, args.address), specs, sinks, display.update)
+    make_runner = runner_factory(args.runner, args.address)
+    session = Session(plan.graph, make_runner, specs, sinks, display.update, display.note)
     with display, _interruptible(session, display):
         for event in session.events():
             for notice in plan.notices:  # told once it runs: an error that prevents it should stand alone
                 display.note(notice)
             plan.notices.clear()
             display.event(event)
+    _tell_end(session, display)
+    return session.exit_code
+
+
+def _tell_end(session: Session, display: Display) -> None:
+    for stream, told in session.progress.streams.items():
+        display.note(f"{stream}: {told.conservation()}")
     for failure in session.failures:
         display.warn(failure)
     for stream, end in session.ends.items():
-        if end.reason == "truncated":
+        if end.message is not None:
+            display.warn(f"{stream}: {end.message}")
+        elif end.reason == "truncated":
             display.warn(f"{stream} breaks off at {end.t:.1f} s; everything up to there is complete.")
     if "interrupted" in {end.reason for end in session.ends.values()}:
         display.note("interrupted; what was seen so far is written.")
-    return session.exit_code
 
 
 @contextmanager
@@ -141,49 +175,3 @@ def _interruptible(session: Session, display: Display) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _sinks(args: argparse.Namespace, source: str, graph: Graph) -> list[Sink]:
-    """The sinks that the options ask for; no two may write the same file, none the source."""
-    chosen = [p for p in (args.events, args.vtt, args.srt, args.activitynet, args.report, args.video) if p and p != "-"]
-    taken = {os.path.realpath(source): "the source"}
-    for path in chosen:
-        real = os.path.realpath(path)
-        if real in taken:
-            raise UsageError(f"{path!r} would overwrite {taken[real]}; choose another path.")
-        taken[real] = "another output"
-    sinks: list[Sink] = []
-    if args.events:
-        from ..sinks.jsonl import JsonlSink
-
-        sinks.append(JsonlSink(args.events, canonical=args.canonical))
-    if args.vtt:
-        from ..sinks.subtitles import WebVttSink
-
-        sinks.append(WebVttSink(args.vtt))
-    if args.srt:
-        from ..sinks.subtitles import SrtSink
-
-        sinks.append(SrtSink(args.srt))
-    if args.activitynet:
-        from ..sinks.activitynet import ActivityNetSink
-
-        sinks.append(ActivityNetSink(args.activitynet))
-    if args.report:
-        from ..sinks.report import ReportSink
-
-        sinks.append(ReportSink(args.report, model=_setting(graph, "clip_tower", "model", "")))
-    if args.video:
-        from ..sinks.video import VideoSink
-
-        if Path(args.video).suffix.lower() != ".mp4":
-            raise UsageError(f"--video writes MP4; {args.video!r} should end in .mp4.")
-        # A caption is known one interval after its span began; the video waits for it and a little more.
-        delay = max(12.0, 2.0 * float(_setting(graph, "git_captioner", "interval", 0.0)))
-        sinks.append(VideoSink(args.video, delay=delay, video_stream=_setting(graph, "decode", "video_stream", None)))
-    return sinks
-
-
-def _setting(graph: Graph, use: str, key: str, default: Any) -> Any:
-    """A setting of the first node that uses this operator."""
-    return next((getattr(node.config, key) for node in graph.nodes if node.use == use), default)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from onlooker.operators.contract import Context, Control, End, Source, SourceInfo
+from onlooker.operators.contract import Context, Control, End, Source, SourceInfo, SourceOutputs, StreamState, WallTime
 from onlooker.operators.packets import Packet
 
 from ..graph import Edge, Graph, Node
@@ -20,7 +20,8 @@ __all__ = ["Batch", "SourceSpec", "make_source", "read_stream"]
 class SourceSpec:
     """One stream to watch: where it comes from and what it is called."""
 
-    uri: str
+    uri: str = field(repr=False)
+    """What the user named; it may hold credentials: never write it out."""
     stream: str
 
 
@@ -38,13 +39,33 @@ class Batch:
     info: SourceInfo | None = None
     """Only in a stream's first batch."""
     end: End | None = None
-    """Only in a stream's last batch."""
+    """Only in the last batch of an epoch; of the stream, if it is final."""
+    epoch: int = 0
+    """The epoch of the packets and of the end."""
+    frames: int = 0
+    """Frames that the source delivered with this batch."""
+    arrival: float | None = None
+    """See ``SourceOutputs.arrival``."""
+    wall: WallTime | None = None
+    """When the newest frame was taken, where that is not known beforehand."""
+    states: tuple[StreamState, ...] = ()
+    notices: tuple[str, ...] = ()
     timing: dict[str, float] = field(default_factory=dict)
     """Seconds of work spent on this batch in each stage."""
     counters: dict[str, int] = field(default_factory=dict)
     """Totals of the source so far."""
     cursor: Any = None
     """Where the source stood after this batch; only between the source and the first stage."""
+
+    @property
+    def news(self) -> bool:
+        """Whether it only tells of a live stream itself: no stage has anything to do with it, so none delays it."""
+        return bool(self.states or self.notices) or (self.info is not None and self.info.live)
+
+    @property
+    def final(self) -> bool:
+        """Whether the stream is over with it."""
+        return self.end is not None and self.end.final
 
 
 def make_source(node: Node, spec: SourceSpec) -> Source[Any]:
@@ -55,7 +76,7 @@ def make_source(node: Node, spec: SourceSpec) -> Source[Any]:
 
 
 def read_stream(
-    graph: Graph, source: Source[Any], sinks: frozenset[Edge], *, live: bool = False, after: Batch | None = None
+    graph: Graph, source: Source[Any], sinks: frozenset[Edge], *, after: Batch | None = None
 ) -> Iterator[Batch]:
     """Open ``source`` and deliver its stream to the end; closes it when done or abandoned.
 
@@ -66,34 +87,45 @@ def read_stream(
         graph: the graph whose source node this is.
         source: made by ``make_source``, not yet open.
         sinks: edges that the consumer of the batches reads, besides events.
-        live: whether the engine's clock is the host's.
         after: the last batch that an earlier reader of the same stream delivered; go on behind it.
     """
     node = graph.source
-    threads = graph.runtime.threads
     try:
-        info = source.open(Context(threads, outputs=graph.read_ports(node, sinks)))
+        info = source.open(Context(graph.runtime.threads, outputs=graph.read_ports(node, sinks)))
         cursor = source.initial_cursor() if after is None else after.cursor
         if after is None:
             yield Batch(info.stream, info=info, cursor=cursor)
-        end = None
-        while end is None:
+        over = False
+        while not over:
             started = time.perf_counter()
             cursor, outputs = source.read(cursor)
-            end = outputs.end
-            watermark = outputs.watermark
-            if end is not None:
-                # The instant of the end belongs to the flush: what nodes say there comes after all that they said.
-                watermark = min(watermark, math.nextafter(end.t, -math.inf))
-            yield Batch(
-                info.stream,
-                packets={f"{node.name}.{port}": packets for port, packets in outputs.packets.items()},
-                watermarks=dict.fromkeys(node.outputs, watermark),
-                now=time.monotonic() if live else (watermark if end is None else end.t),
-                end=end,
-                timing={node.name: time.perf_counter() - started},
-                counters=dict(outputs.counters),
-                cursor=cursor,
-            )
+            batch = _batch(node, info, outputs)
+            batch.cursor = cursor
+            batch.timing[node.name] = time.perf_counter() - started
+            over = batch.final
+            yield batch
     finally:
         source.close()
+
+
+def _batch(node: Node, info: SourceInfo, outputs: SourceOutputs) -> Batch:
+    end, watermark = outputs.end, outputs.watermark
+    if end is not None:
+        # The instant of the end belongs to the flush: what nodes say there comes after all that they said.
+        watermark = min(watermark, math.nextafter(end.t, -math.inf))
+    nothing = info.live and not outputs.packets and math.isinf(watermark)
+    return Batch(
+        info.stream,
+        packets={f"{node.name}.{port}": packets for port, packets in outputs.packets.items()},
+        # What brings nothing opens no epoch in the stages.
+        watermarks={} if nothing else dict.fromkeys(node.outputs, watermark),
+        now=time.monotonic() if info.live else (watermark if end is None else end.t),
+        end=end,
+        epoch=outputs.epoch,
+        frames=max((len(packets) for packets in outputs.packets.values()), default=0),
+        arrival=outputs.arrival,
+        wall=outputs.wall,
+        states=outputs.states,
+        notices=outputs.notices,
+        counters=dict(outputs.counters),
+    )

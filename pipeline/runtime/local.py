@@ -1,7 +1,8 @@
-"""Runs a graph in this process: a thread per source and per stage, bounded queues between them."""
+"""Runs a graph in this process: a thread per source and per stage, queues between them."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 from onlooker.operators.contract import Control, Source
 
+from ..errors import UsageError
 from ..graph import Edge, Graph
 from .batch import Batch, SourceSpec, make_source, read_stream
 from .glibc import keep_freed_memory
@@ -30,11 +32,20 @@ class _Abandoned(Exception):
     """The consumer is gone; threads unwind with it and nobody sees it."""
 
 
+@dataclass(frozen=True)
+class _Feed:
+    """One stream that is being read."""
+
+    source: Source[Any]
+    thread: threading.Thread
+
+
 class LocalRunner:
     """One process, no Ray. Decoding, the models and whatever consumes the batches overlap in threads.
 
-    torch and the decoders release the interpreter lock in their kernels, so threads are enough; a full queue blocks
-    the faster side, so memory stays bounded and nothing is lost.
+    torch and the decoders release the interpreter lock in their kernels, so threads are enough. Memory stays bounded:
+    where sources wait, by queues that block the faster side; where they are live, by credits, ``in_flight`` for each
+    stream, so that no stream can fill a queue that another one needs.
     """
 
     def __init__(self, graph: Graph, sinks: frozenset[Edge] = frozenset()) -> None:
@@ -48,9 +59,12 @@ class LocalRunner:
         self._sinks = sinks
         self._abandoned = threading.Event()
         self._sources_open = threading.Semaphore(0)
-        self._sources: list[Source[Any]] = []
+        self._lock = threading.Lock()
+        self._feeds: dict[str, _Feed] = {}
+        """The streams that have not ended; under the lock, as are the two below."""
+        self._stages_opening = len(graph.stages)
+        self._running = False
         self._queues: list[queue.Queue[Batch | _Failure]] = []
-        self._streams: list[str] = []
         self._interrupted = False
         self._controls: queue.SimpleQueue[Control] = queue.SimpleQueue()
 
@@ -62,45 +76,96 @@ class LocalRunner:
         """
         keep_freed_memory()
         stages = self._graph.stages
-        depth = self._graph.runtime.in_flight * len(specs)
-        self._streams = [spec.stream for spec in specs]
+        depth = 0 if self._graph.live else self._graph.runtime.in_flight * len(specs)
         self._queues = [queue.Queue(maxsize=depth) for _ in range(len(stages) + 1)]
-        self._sources = [make_source(self._graph.source, spec) for spec in specs]
-        threads = [
-            threading.Thread(target=self._read, args=(source,), name=f"source-{spec.stream}", daemon=True)
-            for source, spec in zip(self._sources, specs, strict=True)
-        ]
-        threads += [
+        feeds = [self._make_feed(spec) for spec in specs]
+        workers = [
             threading.Thread(target=self._work, args=(i, len(specs)), name=f"stage-{stage}", daemon=True)
             for i, stage in enumerate(stages)
         ]
+        with self._lock:
+            self._running = True
+            self._feeds = {spec.stream: feed for spec, feed in zip(specs, feeds, strict=True)}
         if self._interrupted:
             self.interrupt()
-        for thread in threads:
+        for thread in [*(feed.thread for feed in feeds), *workers]:
             thread.start()
-        open_streams = len(specs)
         try:
-            while open_streams:
-                item = self._queues[-1].get()
-                if isinstance(item, _Failure):
-                    raise item.error
-                open_streams -= item.end is not None
-                yield item
+            yield from self._results()
         finally:
             self._abandoned.set()
+            with self._lock:
+                self._running = False
             self.interrupt()
-            for thread in threads:
+            for waiting in self._queues:  # for whoever waits there
+                with contextlib.suppress(queue.Full):
+                    waiting.put_nowait(_Failure(_Abandoned()))
+            for thread in [*(feed.thread for feed in self._feeds.values()), *workers]:
                 thread.join(timeout=10)
 
     def interrupt(self) -> None:
         """End all streams soon, with reason ``interrupted``; what was read is still processed."""
         self._interrupted = True
-        for source in self._sources:
-            source.interrupt()
+        for feed in list(self._feeds.values()):
+            feed.source.interrupt()
 
     def send(self, control: Control) -> None:
         """Hand a control packet to the nodes of its stream, or of all streams; never blocks, callable any time."""
         self._controls.put(control)
+
+    def add(self, spec: SourceSpec) -> None:
+        """Watch one more live stream; from any thread.
+
+        Raises:
+            UsageError: the run is not going on, the graph is for files, or there is such a stream.
+        """
+        if not self._graph.live:
+            raise UsageError("streams can be added to live sources only; start another run for a file.")
+        feed = self._make_feed(spec)
+        with self._lock:
+            if not self._running or self._interrupted:
+                raise UsageError(f"stream {spec.stream!r} cannot be added: the run is over.")
+            if spec.stream in self._feeds:
+                raise UsageError(f"there is a stream {spec.stream!r} already; remove it first, or choose another name.")
+            self._feeds[spec.stream] = feed
+            if not self._stages_opening:
+                feed.source.credit(self._graph.runtime.in_flight)
+            feed.thread.start()
+        if self._interrupted:  # meanwhile
+            feed.source.interrupt()
+
+    def remove(self, stream: str) -> None:
+        """End one stream soon; what was read is still processed. From any thread; harmless if it has ended."""
+        with self._lock:
+            feed = self._feeds.get(stream)
+        if feed is not None:
+            feed.source.interrupt()
+
+    def _make_feed(self, spec: SourceSpec) -> _Feed:
+        source = make_source(self._graph.source, spec)
+        return _Feed(
+            source, threading.Thread(target=self._read, args=(source,), name=f"source-{spec.stream}", daemon=True)
+        )
+
+    def _results(self) -> Iterator[Batch]:
+        """What leaves the last stage, and for each of it the credit for the next."""
+        while self._running:
+            item = self._queues[-1].get()
+            if isinstance(item, _Failure):
+                raise item.error
+            feed = self._feeds.get(item.stream)
+            if feed is not None and item.frames:
+                feed.source.credit(1, item.arrival)
+            if item.final:
+                self._end(item.stream)
+            yield item
+
+    def _end(self, stream: str) -> None:
+        with self._lock:
+            feed = self._feeds.pop(stream, None)
+            self._running = bool(self._feeds)
+        if feed is not None:
+            feed.thread.join(timeout=10)
 
     def _put(self, position: int, item: Batch | _Failure) -> None:
         while not self._abandoned.is_set():
@@ -126,23 +191,23 @@ class LocalRunner:
                 if not opened:
                     self._sources_open.release(len(self._graph.stages))
                     opened = True
-                self._put(0, batch)
+                self._put(len(self._graph.stages) if batch.news else 0, batch)
         except _Abandoned:
             pass
         except BaseException as error:
             self._fail(0 if opened else len(self._graph.stages), error)
 
-    def _work(self, position: int, open_streams: int) -> None:
+    def _work(self, position: int, sources: int) -> None:
         try:
-            self._await_sources(open_streams)
+            self._await_sources(sources)
             stage = Stage(self._graph, self._graph.stages[position], self._sinks)
             stage.open()
             try:
-                while open_streams:
+                self._opened()
+                while True:
                     for item in [*self._commands(position), self._get(position)]:
                         if isinstance(item, _Failure):
                             raise item.error
-                        open_streams -= item.end is not None
                         for batch in stage.step([item]):
                             self._put(position + 1, batch)
             finally:
@@ -152,11 +217,19 @@ class LocalRunner:
         except BaseException as error:
             self._fail(position + 1, error)
 
+    def _opened(self) -> None:
+        """A stage is ready. Only when all are, live frames may come: they would grow old while models load."""
+        with self._lock:
+            self._stages_opening -= 1
+            if not self._stages_opening:
+                for feed in self._feeds.values():
+                    feed.source.credit(self._graph.runtime.in_flight)
+
     def _commands(self, position: int) -> Iterator[Batch]:
         """What ``send`` was given since the last batch; it enters at the first stage, past the queue."""
         while position == 0 and not self._controls.empty():
             control = self._controls.get()
-            for stream in self._streams:
+            for stream in list(self._feeds):
                 if control.stream in (None, stream):
                     yield Batch(stream, control=(control,))
 

@@ -19,7 +19,8 @@ class EventMerger:
     """Holds events back until no event that belongs before them can come any more.
 
     The order is (media time at which an event became known, stream, kind, event number, revision). It depends on the
-    data alone, so that every runner and every cut into batches writes the same log.
+    data alone, so that every runner and every cut into batches writes the same log. Live streams get one each for every
+    epoch, since the times of two epochs or cameras cannot be compared, and no camera may wait for another.
     """
 
     def __init__(self, streams: list[str], edges: tuple[Edge, ...]) -> None:
@@ -29,10 +30,14 @@ class EventMerger:
         self._watermarks = {(stream, edge): -math.inf for stream in streams for edge in edges}
         self._heap: list[tuple[float, tuple[str, str, int, int], Event]] = []
 
+    def begin(self, stream: str) -> None:
+        """Know that a stream has begun."""
+        self._silent.discard(stream)
+
     def add(self, batch: Batch) -> None:
         """Take in the events and watermarks of a batch."""
         if batch.info is not None or batch.end is not None:
-            self._silent.discard(batch.stream)
+            self.begin(batch.stream)
         for stream, edge in self._watermarks:
             if stream != batch.stream:
                 continue

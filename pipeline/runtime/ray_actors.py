@@ -139,7 +139,7 @@ class _Actor:
 
 
 class SourceActor(_Actor):
-    """Reads one stream. ``interrupt`` comes in on a second thread while ``read`` blocks."""
+    """Reads one stream. ``interrupt`` and ``credit`` come in on a second thread while ``read`` blocks."""
 
     _graph: Graph
     _sinks: frozenset[Edge]
@@ -174,6 +174,11 @@ class SourceActor(_Actor):
                 yield batch
         except Exception as error:
             yield Failure.of(error)
+
+    def credit(self, loaded: Failure | None, batches: int, arrival: float | None = None) -> None:
+        """Allow a live source that many more batches; see ``Source.credit``, and ``loaded`` as for ``read``."""
+        if loaded is None:
+            self._source.credit(batches, arrival)
 
     def interrupt(self, loaded: Failure | None) -> None:
         """End the stream soon; ``loaded`` as for ``read``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import numpy as np
 import ray
 from ray import cloudpickle
 
-from onlooker.operators.contract import Control
+from onlooker.operators.contract import Control, End
 from onlooker.operators.packets import Packet
 
 from ..config import StageSpec
@@ -49,6 +50,8 @@ class _Feed:
     """Reference of the last batch that the source gave."""
     before_last: Any = None
     """The one before: where to go on if the last one turns out to have died with its actor."""
+    reached: tuple[int, float] | None = None
+    """Live: the open epoch, and the time of its last frame."""
     items: deque[Item] = field(default_factory=deque)
     """The stream's batches in the chain."""
     ended: bool = False
@@ -82,11 +85,14 @@ class Drive:
         self._package: bytes = cloudpickle.dumps((graph, sinks))  # type: ignore[no-untyped-call]
         self._identity = Identity.of_this_process(with_weights=not private)
         self._runtime_env = None if private else {"env_vars": worker_environment(graph.runtime.threads)}
+        self._private = private
         self._placement = StageSpec()
         self._feeds: list[_Feed] = []
         self._chain = Chain([])
         self._window = 0
         self._told = False
+        self._opening: list[Any] = []
+        """References of what the stages' ``open`` returns; empty once all have come."""
 
     def start(self, specs: list[SourceSpec], placement: StageSpec) -> None:
         """Start all actors; sources begin to read while the models load."""
@@ -120,9 +126,8 @@ class Drive:
             ready, _ = ray.wait(list(waiting), timeout=_POLL, fetch_local=False)
             for reference in ready:
                 feed = waiting[reference]
-                if reference is feed.generator:
-                    self._take(feed)
-                elif (batch := self._result(feed)) is not None:
+                batch = self._take(feed) if reference is feed.generator else self._result(feed)
+                if batch is not None:
                     yield batch
 
     def close(self) -> None:
@@ -152,7 +157,7 @@ class Drive:
 
     def _start_stage(self, name: str, placement: StageSpec) -> Any:
         actor = self._make(StageActor, placement)
-        actor.open.remote(self._package, name)
+        self._opening.append(actor.open.remote(self._package, name))
         return actor
 
     def _start_source(self, feed: _Feed, after: Batch | None) -> None:
@@ -182,6 +187,10 @@ class Drive:
             self._told = True
             for feed in self._feeds:
                 feed.actor.interrupt.remote(feed.loaded)
+        if self._opening:
+            _, self._opening = ray.wait(self._opening, num_returns=len(self._opening), timeout=0, fetch_local=False)
+            for feed in self._feeds if not self._opening else ():
+                self._credit(feed, self._graph.runtime.in_flight)
         begun = all(feed.last is not None for feed in self._feeds)
         while begun and self._controls:
             control = self._controls.popleft()
@@ -189,17 +198,26 @@ class Drive:
                 if control.stream in (None, feed.spec.stream) and feed.generator is not None:
                     self._submit(feed, ray.put(Batch(feed.spec.stream, control=(control,))))
 
-    def _take(self, feed: _Feed) -> None:
-        """Take the next batch of a source, or the news that there are no more."""
+    def _credit(self, feed: _Feed, batches: int, arrival: float | None = None) -> None:
+        if self._graph.live:
+            feed.actor.credit.remote(feed.loaded, batches, arrival)
+
+    def _take(self, feed: _Feed) -> Batch | None:
+        """Take the next batch of a source and pass it on; returns it if no stage has anything to do with it."""
         try:
             reference = next(feed.generator)
         except StopIteration:
             feed.generator = None
-            return
+            return None
         if feed.last is None and isinstance(first := fetch(reference), Failure):
             raise first.exception()  # a source that cannot be opened is told at once, not when the models are loaded
         feed.before_last, feed.last = feed.last, reference
+        if self._graph.live and isinstance(batch := fetch(reference), Batch):
+            if batch.news:
+                return batch
+            feed.reached = (batch.epoch, batch.wall.t) if batch.wall is not None else None
         self._submit(feed, reference)
+        return None
 
     def _submit(self, feed: _Feed, reference: Any) -> None:
         feed.items.append(self._chain.submit(feed.spec.stream, reference))
@@ -215,7 +233,11 @@ class Drive:
         feed.items.popleft()
         if feed.ended:
             return None
-        feed.ended = found.end is not None
+        feed.ended = found.final
+        if found.frames:
+            self._credit(feed, 1, found.arrival)
+        if not self._private:
+            found.arrival = None  # by the clock of a machine that may be another
         return _owned(found)
 
     def _recover(self) -> None:
@@ -225,8 +247,9 @@ class Drive:
         for item, seen in zip(items, found, strict=True):
             if isinstance(seen[0], Lost):
                 feed = next(f for f in self._feeds if item in f.items)
+                # In its place, since places in the chain are numbered.
+                item.refs[0] = ray.put(_end_of_epoch(feed))
                 self._resume_source(feed, seen[0].reason)
-                item.refs[0] = ray.put(Batch(item.stream))  # in its place, since places in the chain are numbered
         self._chain.rebuild(items, found)
 
     def _resume_source(self, feed: _Feed, reason: str) -> None:
@@ -244,6 +267,18 @@ class Drive:
                 return
             delivered = Batch(delivered.stream, cursor=delivered.cursor)
         self._start_source(feed, delivered if isinstance(delivered, Batch) else None)
+        if not self._opening:
+            self._credit(feed, max(1, self._graph.runtime.in_flight - len(feed.items)))
+
+
+def _end_of_epoch(feed: _Feed) -> Batch:
+    """What stands for a batch that died with its source: a live stream begins a new epoch with the next source."""
+    batch = Batch(feed.spec.stream)
+    if feed.reached is not None:
+        epoch, t = feed.reached
+        batch.epoch, batch.end = epoch, End("lost", math.nextafter(t, math.inf), final=False)
+        feed.reached = None
+    return batch
 
 
 def _owned(batch: Batch) -> Batch:

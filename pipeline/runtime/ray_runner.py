@@ -54,6 +54,18 @@ class RayRunner:
         """Hand a control packet to the nodes of its stream, or of all streams; callable from any thread."""
         self._controls.append(control)
 
+    def add(self, spec: SourceSpec) -> None:
+        """Not possible here.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("streams cannot be added or removed in a run on Ray; use runner='local', or another run.")
+
+    def remove(self, stream: str) -> None:
+        """Not possible here; raises as ``add`` does."""
+        raise UsageError("streams cannot be added or removed in a run on Ray; use runner='local', or another run.")
+
     def run(self, specs: list[SourceSpec]) -> Iterator[Batch]:
         """Run to the end of all streams and yield what leaves the last stage.
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onlooker.operators.contract import Context, ContractError, Inputs, Operator, Outputs
+from onlooker.operators.contract import Context, ContractError, Control, Inputs, Operator, Outputs
 from onlooker.operators.packets import Packet
 
 from ..graph import Edge, Graph, Node
@@ -35,6 +36,8 @@ class _NodeStream:
     """Time of the last packet per output port."""
     out_watermarks: dict[str, float] = field(default_factory=dict)
     wake_at: float | None = None
+    fresh: bool = True
+    """Whether the operator has not seen it yet."""
     flushed: bool = False
 
 
@@ -44,6 +47,10 @@ class StageSnapshot:
 
     streams: dict[str, dict[str, _NodeStream]] = field(default_factory=dict)
     """Stream -> node -> state and bookkeeping."""
+    epochs: dict[str, int] = field(default_factory=dict)
+    """Stream -> the epoch that the states belong to."""
+    controls: dict[str, list[Control]] = field(default_factory=dict)
+    """Stream -> what it was told so far: a fresh state of the next epoch must hear it too."""
     ended: set[str] = field(default_factory=set)
     """Streams that are over; what still comes for them, such as a late control packet, passes untouched."""
 
@@ -115,7 +122,7 @@ class Stage:
             ContractError: an operator broke the contract; names the node.
         """
         started = time.perf_counter()
-        going_on = [batch for batch in batches if batch.stream not in self._memory.ended]
+        going_on = [batch for batch in batches if self._begin(batch)]
         for node in self._nodes:
             self._run_node(node, going_on)
         seconds = (time.perf_counter() - started) / len(batches)
@@ -125,8 +132,30 @@ class Stage:
             batch.timing[self.name] = seconds
             if batch.end is not None:
                 self._memory.streams.pop(batch.stream, None)
-                self._memory.ended.add(batch.stream)
+            if batch.final:
+                self._forget(batch.stream)
         return batches
+
+    def _begin(self, batch: Batch) -> bool:
+        """Make room for the batch's stream and epoch; False where there is nothing to do for it."""
+        memory, stream = self._memory, batch.stream
+        if batch.info is not None or batch.packets:
+            memory.ended.discard(stream)  # a stream that was removed may be added again
+        if stream in memory.ended:
+            return False
+        if batch.control:
+            memory.controls.setdefault(stream, []).extend(batch.control)
+        # Where the end of the epoch before went to another replica, or was lost with its source, it counts as over.
+        if (batch.packets or batch.end is not None) and memory.epochs.setdefault(stream, batch.epoch) != batch.epoch:
+            memory.epochs[stream] = batch.epoch
+            memory.streams.pop(stream, None)
+        brings = bool(batch.packets or batch.watermarks or batch.control)
+        return brings or batch.info is not None or stream in memory.streams
+
+    def _forget(self, stream: str) -> None:
+        self._memory.epochs.pop(stream, None)
+        self._memory.controls.pop(stream, None)
+        self._memory.ended.add(stream)
 
     def holds_back(self, stream: str) -> str | None:
         """Name of a node that keeps packets of ``stream``, or a timer, for a later call; None if none does."""
@@ -140,7 +169,8 @@ class Stage:
         calls: list[tuple[Batch, _NodeStream, Inputs]] = []
         for batch in batches:
             memory = self._node_stream(node, operator, batch.stream)
-            inputs = _gather(node, memory, batch)
+            told = self._memory.controls.get(batch.stream, ()) if memory.fresh else batch.control
+            inputs = _gather(node, memory, batch, told)
             if inputs is not None:
                 calls.append((batch, memory, inputs))
         if calls:
@@ -175,8 +205,9 @@ class Stage:
         return nodes[node.name]
 
 
-def _gather(node: Node, memory: _NodeStream, batch: Batch) -> Inputs | None:
+def _gather(node: Node, memory: _NodeStream, batch: Batch, told: Sequence[Control]) -> Inputs | None:
     """The inputs of one call, aligned up to the joint watermark; None if there is nothing to do."""
+    memory.fresh = False
     packets: dict[str, list[Packet]] = {}
     joint = math.inf
     for port, edge in node.inputs.items():
@@ -193,7 +224,7 @@ def _gather(node: Node, memory: _NodeStream, batch: Batch) -> Inputs | None:
         if cut:
             packets[port] = queue[:cut]
             memory.queues[port] = queue[cut:]
-    control = tuple(c for c in batch.control if c.stream in (None, batch.stream))
+    control = tuple(c for c in told if c.stream in (None, batch.stream))
     due = memory.wake_at is not None and memory.wake_at <= batch.now
     if not (packets or control or due or joint > memory.joint) or memory.flushed:
         return None

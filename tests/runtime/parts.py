@@ -118,6 +118,8 @@ class MeanConfig(Config):
 
     uneven: float = 0.0
     """Seconds to dawdle over every other frame."""
+    slow: float = 0.0
+    """Seconds to dawdle over each frame."""
     die_at: float | None = None
     marker: str = ""
     wake_in: float | None = None
@@ -150,6 +152,7 @@ class Mean(Operator[None]):
             die(self.config.marker)
         if frame.index % 2 == 0:
             time.sleep(self.config.uneven)
+        time.sleep(self.config.slow)
         return Embedding(frame.stream, frame.epoch, frame.t, frame.pixels.mean((0, 1), dtype=np.float32))
 
 
@@ -172,6 +175,7 @@ class TellerState:
     seen: int = 0
     told: int = 0
     reached: float = -math.inf
+    epoch: int = 0
     heard: list[str] = field(default_factory=list)
 
 
@@ -200,6 +204,7 @@ class Teller(Operator[TellerState]):
                 raise BrokenSourceError("odd", f"the packet at {packet.t} s is odd")
             if self.config.die_at == packet.t:
                 die(self.config.marker)
+            state.epoch = packet.epoch
             state.total += packet.features
             state.seen += 1
             state.reached = packet.t
@@ -212,7 +217,7 @@ class Teller(Operator[TellerState]):
         event = make_event(
             "caption",
             stream=state.stream,
-            epoch=0,
+            epoch=state.epoch,
             event_no=state.told,
             rev=0,
             phase="end",
@@ -223,7 +228,7 @@ class Teller(Operator[TellerState]):
             text=f"{state.seen} {state.total.tolist()} {' '.join(state.heard)}",
         )
         state.told += 1
-        return Events(state.stream, 0, t, (event,))
+        return Events(state.stream, state.epoch, t, (event,))
 
 
 SOURCE_PARTS = {"counter": f"{__name__}:Counter"}

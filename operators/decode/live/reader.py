@@ -48,7 +48,7 @@ _OPEN_PATIENCE = 2.5
 class LiveReader:
     """One live source: connects, reads, notices stalls, kills, waits and reconnects.
 
-    Use from one thread; only `interrupt` may be called from others. Frames are conserved: at any moment
+    Use from one thread; only `interrupt` and `wake` may be called from others. Frames are conserved: at any moment
     `frames_in = frames_delivered + frames_waiting + the sum of frames_dropped_*`.
     """
 
@@ -89,7 +89,7 @@ class LiveReader:
         self._backlog: deque[tuple[Header, bytearray]] = deque()  # came while another answer was awaited
         self._wake, self._wakes = socket.socketpair()
         self._wake.setblocking(False)
-        self._interrupted = False
+        self._interrupted = self._woken = False
 
     def __enter__(self) -> LiveReader:
         """Return itself."""
@@ -111,10 +111,15 @@ class LiveReader:
         """Process id of the decoding process, None while there is none."""
         return None if self._child is None else self._child.pid
 
-    def read(self, timeout: float) -> list[Item]:
+    def read(self, timeout: float, *, frames: bool = True) -> list[Item]:
         """Return the next items in order, [] where none came within `timeout` seconds or the stream has ended.
 
         At most one frame, as the last item. A frame that waits comes however small the time-out is.
+
+        Args:
+            timeout: Seconds.
+            frames: Whether a frame is wanted. Else only states are told, those that can be known without one: the
+                policy decides meanwhile what becomes of the frames. One that was on its way already still comes.
         """
         deadline = time.monotonic() + timeout
         items: list[Item] = []
@@ -127,16 +132,22 @@ class LiveReader:
             elif self._child is None:
                 items += self._wait_or_connect(left)
             else:
-                items += self._serve(self._child, left)
-            if time.monotonic() >= deadline:
+                items += self._serve(self._child, left, frames)
+            if self._woken or time.monotonic() >= deadline:
                 break
+        self._woken = False
         return items
+
+    def wake(self) -> None:
+        """Make a `read` that is waiting return. From any thread; harmless when repeated."""
+        self._woken = True
+        with contextlib.suppress(OSError):  # closed meanwhile, or woken often already
+            self._wakes.send(b"!", socket.MSG_DONTWAIT)
 
     def interrupt(self) -> None:
         """Make `read` end the stream soon, whatever it is waiting for. From any thread; harmless when repeated."""
         self._interrupted = True
-        with contextlib.suppress(OSError):  # closed meanwhile, or woken often already
-            self._wakes.send(b"!", socket.MSG_DONTWAIT)
+        self.wake()
 
     def close(self) -> None:
         """Leave no process, socket or memory behind; harmless when repeated. From the reading thread."""
@@ -165,7 +176,7 @@ class LiveReader:
                 message = child.receive(deadline - time.monotonic())
             except ChannelClosed:
                 break  # the next `read` finds out as well
-            if message is not None and message[0]["is"] == "clip":
+            if message is not None and message[0]["is"] == "clip" and message[0]["path"] == str(path):
                 answer = message[0]
                 if "error" in answer:
                     raise ClipError(answer["error"])
@@ -199,6 +210,7 @@ class LiveReader:
         pause = min(left, self._retry_at - time.monotonic())
         if pause > 0:
             wait([self._wake], pause)
+            self._hush()
             return []
         self._heard = time.monotonic()
         self._phase, self._first_frame, self._epoch_number = "starting", 0.0, 0
@@ -212,16 +224,23 @@ class LiveReader:
             return self._lost(problem(self.address, "other", why=error.strerror or "no process"))
         return []
 
-    def _serve(self, child: DecoderProcess, left: float) -> list[Item]:
+    def _hush(self) -> None:
+        """Empty the socket by which others wake us."""
+        with contextlib.suppress(BlockingIOError):
+            while self._wake.recv(4096):
+                pass
+
+    def _serve(self, child: DecoderProcess, left: float, frames: bool) -> list[Item]:
         """Wait for what the child says next, and act on it."""
-        message = self._next_message(child, left)
+        message = self._next_message(child, left, frames)
+        self._hush()
         if message is None:
             return self._check_silence()
         self._heard = time.monotonic()
         return self._hear(*message)
 
-    def _next_message(self, child: DecoderProcess, left: float) -> tuple[Header, bytearray] | None:
-        """Return the next message; asks for a frame first, unless something has come already.
+    def _next_message(self, child: DecoderProcess, left: float, frames: bool) -> tuple[Header, bytearray] | None:
+        """Return the next message; asks for a frame first if one is wanted, unless something has come already.
 
         At most one wish is open, and none while we are away: a frame that waits in the socket grows old.
         """
@@ -234,6 +253,8 @@ class LiveReader:
             message = child.receive(0.0)
             if message is None:
                 self._heard = max(self._heard, time.monotonic() - _PULSE_PATIENCE / 2)  # it may not speak unasked
+                if not frames:
+                    return child.receive(min(max(left, 0.0), 1.0), also=[self._wake])
                 child.want(True)
                 # A frame needs a moment to be converted and sent, so a time-out of zero still gets one that waits.
                 message = child.receive(min(max(left, 0.05), 1.0), also=[self._wake])
