@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
-import re
 import secrets
 from dataclasses import dataclass, field
+
+from onlooker.operators.decode.live.digest import digest_fields, digest_response
 
 __all__ = ["Account"]
 
 _REALM = "onlooker camera"
-_PAIR = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,9 @@ class Account:
 
     def _digest_right(self, method: str, uri: str, text: str) -> bool:
         """Section 3.2.2. The answer must be to our nonce and for this very request."""
-        given = {name.lower(): quoted or plain for name, quoted, plain in _PAIR.findall(text)}
+        given = digest_fields(text)
         if given.get("username") != self.user or given.get("nonce") != self.nonce or given.get("uri") != uri:
             return False
-        secret = _md5(f"{self.user}:{_REALM}:{self.password}")
-        middle = [self.nonce]
-        if "qop" in given:
-            middle += [given.get("nc", ""), given.get("cnonce", ""), given["qop"]]
-        right = _md5(":".join([secret, *middle, _md5(f"{method}:{uri}")]))
+        quality = (given.get("nc", ""), given.get("cnonce", ""), given["qop"]) if "qop" in given else None
+        right = digest_response(self.user, _REALM, self.password, method, uri, self.nonce, quality=quality)
         return hmac.compare_digest(given.get("response", "").encode("latin-1", "replace"), right.encode())
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

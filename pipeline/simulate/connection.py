@@ -66,10 +66,14 @@ class Connection:
                     await self.answer(message)
             except BadMessage as bad:
                 self.respond(bad.status)
-                await self.writer.drain()
+                await self._drain()
                 self.writer.close()
                 return
-            await self.writer.drain()
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Wait until the client has taken most of what it was sent; TimeoutError where it does not."""
+        await asyncio.wait_for(self.writer.drain(), self.policy.session_timeout)
 
     async def _next(self) -> Request | Interleaved | None:
         """Read the next message; None when the client is gone or gives no sign of life."""

@@ -57,6 +57,8 @@ class HttpConnection(Connection):
     def deliver(self, picture: Picture) -> None:
         """Send a picture, unless the client has not taken the last ones."""
         counters, effects = self.camera.counters, self.camera.effects
+        if self.writer.is_closing():
+            return
         if self.writer.transport.get_write_buffer_size() > _MOST_WAITING:
             counters.frames_skipped += 1
             return
@@ -65,8 +67,7 @@ class HttpConnection(Connection):
             return
         data = effects.spoiled(picture.unit.parts[0])
         head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-        if not self.writer.is_closing():
-            self.writer.write(head.encode() + data + b"\r\n")
+        self.writer.write(head.encode() + data + b"\r\n")
         counters.frames_sent += 1
         counters.packets_sent += 1
 

@@ -50,17 +50,25 @@ class Media:
         """
         self._path, self._loop = path, loop
         codec, self._rate, size, extradata, copyable = self._probe()
-        copied = copyable if wish in (Wish(copyable), Wish()) else None
-        self._encoder = None if copied else Encoder(wish.codec or codec, wish.size or size, wish.rate or self._rate)
         self._wished_rate = Fraction(wish.rate).limit_denominator(1001) if wish.rate else None
-        self._units = self._copied(copied, extradata) if copied else self._encoded()
-        first = next(self._units, None)
+        self._encoder: Encoder | None = None
+        first: AccessUnit | None = None
+        if copyable and wish in (Wish(copyable), Wish()):
+            self._units = self._copied(copyable, extradata)
+            first = next(self._units, None)
+            if first and not nal.parameter_sets(copyable, first.parts):  # no client could begin
+                self._units.close()
+                first = None
+        if first is None:
+            self._encoder = Encoder(wish.codec or codec, wish.size or size, wish.rate or self._rate)
+            self._units = self._encoded()
+            first = next(self._units, None)
         if first is None:
             raise SourceError("no_frames", f"{Path(path).name}: holds no picture that can be read; check the file")
         self._first: AccessUnit | None = first
         if self._encoder:
             codec, size = self._encoder.codec, self._encoder.size
-        sets = () if codec == "mjpeg" else nal.parameter_sets(codec, list(first.parts))
+        sets = () if codec == "mjpeg" else nal.parameter_sets(codec, first.parts)
         self.format = Format(codec, *size, float(wish.rate or self._rate), sets)
 
     def next(self) -> AccessUnit | None:

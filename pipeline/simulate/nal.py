@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 __all__ = ["NalCodec", "is_parameter_set", "nal_type", "parameter_sets", "split", "units_of_extradata"]
@@ -28,7 +28,7 @@ def is_parameter_set(codec: NalCodec, unit: bytes) -> bool:
     return nal_type(codec, unit) in _PARAMETER_SETS[codec]
 
 
-def parameter_sets(codec: NalCodec, units: list[bytes]) -> tuple[bytes, ...]:
+def parameter_sets(codec: NalCodec, units: Sequence[bytes]) -> tuple[bytes, ...]:
     """Return all parameter sets ordered by kind, () if one kind is missing."""
     wanted = _PARAMETER_SETS[codec]
     found = {kind: [unit for unit in units if nal_type(codec, unit) == kind] for kind in wanted}
@@ -48,8 +48,11 @@ def split(codec: NalCodec, data: bytes, extradata: bytes) -> list[bytes]:
 def units_of_extradata(codec: NalCodec, extradata: bytes) -> list[bytes]:
     """Return the NAL units in a decoder configuration: avcC, hvcC (ISO/IEC 14496-15) or start codes."""
     if not _length_size(codec, extradata):
-        return list(_by_start_code(extradata))
-    return list(_of_avcc(extradata) if codec == "h264" else _of_hvcc(extradata))
+        return [unit for unit in _by_start_code(extradata) if unit]
+    try:
+        return [unit for unit in (_of_avcc if codec == "h264" else _of_hvcc)(extradata) if unit]
+    except (IndexError, struct.error):  # cut short
+        return []
 
 
 def _length_size(codec: NalCodec, extradata: bytes) -> int:
@@ -60,7 +63,7 @@ def _length_size(codec: NalCodec, extradata: bytes) -> int:
 
 def _by_start_code(data: bytes) -> Iterator[bytes]:
     starts = [match.end() for match in _START_CODE.finditer(data)]
-    for start, after in zip(starts, [*starts[1:], len(data) + 3], strict=True):
+    for start, after in zip(starts, [*starts, len(data) + 3][1:], strict=True):
         # The zero byte of a four-byte start code belongs to neither unit, and no unit ends in a zero byte.
         yield data[start : after - 3].rstrip(b"\x00")
 

@@ -23,6 +23,7 @@ _UDP_PORTS = range(20_000, 60_000, 2)
 _TRIES = 50
 # A key frame at once would overflow the receiver's socket; 16 packets a millisecond are 180 Mbit/s.
 _BURST, _PAUSE = 16, 0.001  # packets, seconds
+_MOST_PACKETS = 8192  # half a second of bursts
 
 
 class Outlet(Protocol):
@@ -63,8 +64,6 @@ class TcpOutlet:
 class UdpOutlet:
     """A pair of UDP sockets, connected to the client's pair."""
 
-    congested = False
-
     def __init__(self, ports: tuple[int, int]) -> None:
         """Know our own ports; `open_udp` gives the sockets."""
         self.ports = ports
@@ -78,6 +77,11 @@ class UdpOutlet:
         self._waiting.append((kind, packet))
         if self._timer is None:
             self._burst()
+
+    @property
+    def congested(self) -> bool:
+        """Whether more waits than can be sent in time."""
+        return len(self._waiting) > _MOST_PACKETS
 
     def close(self) -> None:
         """Send what waits and close both sockets."""

@@ -5,18 +5,23 @@ import contextlib
 import random
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onlooker.pipeline.errors import UsageError
+from onlooker.pipeline.simulate import nal
 from onlooker.pipeline.simulate.clock import CameraClock
 from onlooker.pipeline.simulate.faults import KINDS, Effects, Fault, fault_of_json, parse_fault
+from onlooker.pipeline.simulate.formats import Wish
 from onlooker.pipeline.simulate.jpeg import jpeg_payloads
-from onlooker.pipeline.simulate.nal import split
+from onlooker.pipeline.simulate.media import Media
+from onlooker.pipeline.simulate.nal import parameter_sets, split, units_of_extradata
 from onlooker.pipeline.simulate.rtp import nal_payloads
 from onlooker.pipeline.simulate.stream import open_udp
+from tests.videos import write_video
 
 FOREVER = float("inf")
 
@@ -134,6 +139,23 @@ def test_start_codes_and_lengths_are_told_apart() -> None:
     assert split("h264", by_code, b"") == units
     by_length = b"".join(len(u).to_bytes(4, "big") + u for u in [delimiter, *units])
     assert split("h264", by_length, b"\x01\x64\x00\x1f\xff\xe1") == units
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@given(data=st.binary(max_size=60))
+def test_damaged_decoder_configurations_are_no_crash(codec: str, data: bytes) -> None:
+    for extradata in (data, b"\1" + data, b"\0\0\1\0\0\1" + data):
+        units = units_of_extradata(codec, extradata)  # type: ignore[arg-type]
+        parameter_sets(codec, units)  # type: ignore[arg-type]
+
+
+def test_a_file_whose_configuration_is_not_understood_is_encoded_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = write_video(tmp_path / "a.mp4", 10, codec_options={"bf": "0"})
+    monkeypatch.setattr(nal, "units_of_extradata", lambda codec, extradata: [])
+    with contextlib.closing(Media(video, Wish())) as media:
+        assert [unit[0] & 0x1F for unit in media.format.parameter_sets] == [7, 8]
 
 
 def test_udp_is_sent_in_bursts_and_in_order() -> None:

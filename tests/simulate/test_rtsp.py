@@ -126,6 +126,16 @@ def test_requests_may_come_in_pieces_and_in_a_row(camera: SimulatedCamera) -> No
         assert [client.answer().headers["cseq"] for _ in range(2)] == ["1", "2"]
 
 
+def test_a_client_that_asks_and_never_reads_is_dropped(video: Path) -> None:
+    with SimulatedCamera(video, session_timeout=0.7) as camera, RtspClient(camera.url) as client:
+        client.socket.settimeout(0.5)
+        question = f"DESCRIBE {camera.url} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode() * 1000
+        with pytest.raises(OSError):  # first nobody reads our questions any more, then the connection is broken
+            for _ in range(100_000):
+                client.socket.sendall(question)
+        wait_for(lambda: camera.status()["clients"] == 0, "the end of the connection")
+
+
 def test_silent_clients_are_dropped_and_those_that_report_are_not(video: Path) -> None:
     with SimulatedCamera(video, session_timeout=0.7) as camera:
         # libav sends reports and requests of its own.

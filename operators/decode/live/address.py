@@ -293,11 +293,15 @@ def _options(address: LiveAddress, microseconds: str) -> dict[str, str]:
         case "http":
             return {"rw_timeout": microseconds, "protocol_whitelist": "http,https,tcp,tls,crypto,httpproxy,data"}
         case "rtmp":
-            return {"rw_timeout": microseconds, "rtmp_live": "live"}
+            nested = "rtmp,rtmps,rtmpt,rtmpts,rtmpe,rtmpte,ffrtmphttp,ffrtmpcrypt,http,https,tcp,tls,crypto,httpproxy"
+            return {"rw_timeout": microseconds, "rtmp_live": "live", "protocol_whitelist": nested}
         case "udp":
-            return {"timeout": microseconds, "overrun_nonfatal": "1", "buffer_size": "1048576"}
+            chosen = {"timeout": microseconds, "overrun_nonfatal": "1", "buffer_size": "1048576"}
+            return {**chosen, "protocol_whitelist": "udp,rtp"}
         case "tcp":
-            return {"timeout": microseconds}
+            return {"timeout": microseconds, "protocol_whitelist": "tcp"}
+        case "srt":
+            return {"protocol_whitelist": "srt"}
         case _:
             return {}
 

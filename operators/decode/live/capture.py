@@ -5,6 +5,7 @@ Runs in the decoding process only (`worker.py`).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -232,6 +233,8 @@ class Capture:
         finite = not self._address.live or (self._address.kind == "http" and container.duration is not None)
         hls = "hls" in names.split(",")
         self._paced = finite or hls
+        if finite:  # read ahead of its time, so that nothing can be told from when frames arrive
+            self._clock = EventClock(jump_forward=math.inf)
         self._unseen = _UNSEEN_HLS if hls else _UNSEEN_DELAY.get(self._address.kind, _UNSEEN_NETWORK)
         self._time_base = stream.time_base or _TICK
         self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
@@ -308,7 +311,8 @@ class Capture:
             seen.keys += 1
             if packet.pts is not None:
                 now = float(packet.pts * self._time_base)
-                seen.key_interval = now - seen.last_key if seen.last_key is not None else None
+                if seen.last_key is not None and now > seen.last_key:  # else the time stamps jumped back
+                    seen.key_interval = now - seen.last_key
                 seen.last_key = now
 
     def _place(self, frame: VideoFrame) -> None:
@@ -373,7 +377,8 @@ class Capture:
         now = time.monotonic()
         if why is not None or now > self._anchor + t + _LATE:
             self._anchor = now - t
-        time.sleep(max(0.0, self._anchor + t - now))
+        self.last_frame = self._anchor + t  # waiting for it is no stall
+        time.sleep(max(0.0, self.last_frame - now))
         return came._replace(monotonic=time.monotonic(), unix=time.time())
 
     def _fail(self, kind: ProblemKind) -> None:

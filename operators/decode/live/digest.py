@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
-__all__ = ["digest_response"]
+__all__ = ["digest_fields", "digest_response"]
+
+_PAIR = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
+
+
+def digest_fields(text: str) -> dict[str, str]:
+    """Return what a challenge or its answer says after its scheme: names in lower case, values without quotes."""
+    return {name.lower(): quoted or plain for name, quoted, plain in _PAIR.findall(text)}
 
 
 def digest_response(

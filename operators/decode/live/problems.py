@@ -213,9 +213,11 @@ def _by_class(error: BaseException) -> ProblemKind | None:
 
 def _by_number(error: BaseException, address: LiveAddress) -> ProblemKind | None:
     kind = _NUMBERS.get(getattr(error, "errno", None) or 0)
-    if kind == "device_missing" and address.kind != "device":
-        return "file" if address.kind == "file" else "not_found"
-    return kind
+    if address.kind == "device" or kind == "no_route":
+        return kind
+    if kind == "no_permission" and address.host is not None:
+        return "no_route"  # a firewall on this computer
+    return "not_found" if kind == "device_missing" and address.host is not None else None
 
 
 def _ask_host(address: LiveAddress, patience: float) -> ProblemKind | None:

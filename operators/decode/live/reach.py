@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from .address import LiveAddress
-from .digest import digest_response
+from .digest import digest_fields, digest_response
 from .problems import Problem, ProblemKind, network_kind, open_socket, problem
 
 __all__ = ["Reach", "can_reach", "reach"]
@@ -23,7 +23,6 @@ __all__ = ["Reach", "can_reach", "reach"]
 _MOST_HEAD, _MOST_BODY = 1 << 14, 1 << 16  # bytes of an answer that are read
 _MOST_SHOWN = 60  # characters of a server's words that are shown
 _STATUS = re.compile(r"(RTSP|HTTP)/\d\.\d (\d{3})\b")
-_PAIR = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
 # Payload types with a fixed meaning (RFC 3551 section 6) that cameras use.
 _STATIC = {0: "PCMU", 8: "PCMA", 14: "MPA", 26: "JPEG", 32: "MPV", 33: "MP2T"}
 
@@ -178,7 +177,7 @@ def _challenges(answer: _Answer) -> dict[str, dict[str, str]]:
     for name, value in answer.headers:
         if name == "www-authenticate":
             scheme, _, rest = value.partition(" ")
-            found[scheme.lower()] = {key.lower(): quoted or plain for key, quoted, plain in _PAIR.findall(rest)}
+            found[scheme.lower()] = digest_fields(rest)
     return found
 
 

@@ -26,6 +26,17 @@ class ChannelClosed(Exception):
     """The other side is gone."""
 
 
+def _header(text: bytearray) -> Header:
+    """Read a header; a peer that sends what is none has gone wild and counts as gone."""
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ChannelClosed from error
+    if not isinstance(header, dict):
+        raise ChannelClosed
+    return header
+
+
 class Channel:
     """One end of a socket pair. One thread may send while another one receives."""
 
@@ -86,7 +97,7 @@ class Channel:
             if len(self._parts) == 3:
                 _, header, body = self._parts
                 self._parts, self._target, self._filled = [], bytearray(_PREFIX.size), 0
-                return json.loads(header), body
+                return _header(header), body
             lengths = _PREFIX.unpack(self._parts[0])
             if sum(lengths) > _LARGEST:
                 raise ChannelClosed

@@ -97,7 +97,7 @@ class _Worker:
                 case "sample":
                     self._capture.fps = order["fps"]
                 case "clip":
-                    self._channel.send({"is": "clip", **self._clip(order)})
+                    self._channel.send({"is": "clip", "path": order["path"], **self._clip(order)})
         raise ChannelClosed
 
     def _clip(self, order: Header) -> Header:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
+import struct
 import threading
 import time
+from pathlib import Path
 
 import av
 import numpy as np
@@ -116,6 +119,16 @@ def test_a_peer_that_reads_nothing_does_not_block_and_one_gone_wild_is_cut_off()
     writer.close()
 
 
+@pytest.mark.parametrize("header", [b"{", b"\xff\xff", b"[1]", b"[" * 5000, b"1"])
+def test_a_header_that_is_none_cuts_the_peer_off(header: bytes) -> None:
+    reader, writer = pair()
+    writer._sock.sendall(struct.pack(">II", len(header), 0) + header)
+    with pytest.raises(ChannelClosed):
+        reader.receive(5)
+    reader.close()
+    writer.close()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"fps": 0}, {"fps": float("nan")}, {"size": (0, 5)}, {"preview": 1}, {"policy": "newest"}, {"hwaccel": "magic"},
@@ -172,6 +185,14 @@ def test_what_libav_calls_an_input_output_error_is_looked_into() -> None:
         port = listener.getsockname()[1]
         threading.Thread(target=lambda: listener.accept()[0].sendall(b"I speak no TLS at all\r\n")).start()
         assert explain(error, parse_source(f"rtsps://127.0.0.1:{port}/x")).kind == "tls"
+
+
+def test_what_the_system_forbids_is_told_for_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    error = av.error.PermissionError(errno.EACCES, "x")
+    for text, kind in (("webcam:0", "no_permission"), ("udp://cam:1", "no_route"), (str(tmp_path / "a.mp4"), "file")):
+        assert explain(error, parse_source(text)).kind == kind
+    assert explain(av.error.OSError(5, "x"), parse_source("rtsp://cam..example/x")).kind == "name_not_found"
 
 
 def test_silence_of_an_rtsp_server_is_no_bad_video() -> None:

@@ -107,7 +107,10 @@ def test_a_reader_cuts_clips_while_it_reads(tmp_path: Path) -> None:
         log.until(lambda: reader.counters()["frames_in"] >= 190)
         epoch = log.epochs()[0].epoch
         reader.read(0)  # a frame may be on its way while the clip is asked for
-        clip = reader.clip(epoch, 2.0, 4.0, tmp_path / "clip.mp4")
+        with pytest.raises(ClipError, match="not written in time"):
+            reader.clip(epoch, 6.0, 7.0, tmp_path / "late.mp4", timeout=0)
+        clip = reader.clip(epoch, 2.0, 4.0, tmp_path / "clip.mp4")  # gets its own answer, not the late one
+        assert clip.t_end < 5
         found = numbers(clip.path)
         assert found[0] == 50 and set(range(50, 100)) <= set(found) and len(found) < 60
         with pytest.raises(ClipError, match="connection is over"):

@@ -44,6 +44,14 @@ def test_a_file_plays_in_real_time_and_ends(tmp_path: Path) -> None:
         assert reader.read(0) == []
 
 
+def test_a_pause_in_a_file_is_no_new_epoch(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "screen.mp4", 6, rate=25, pts=[0, 1, 2, 152, 153, 154])  # six seconds of the same
+    with LiveReader(parse_source(str(path)), ALL) as reader:
+        log = read_to_end(reader)
+        assert [frame.t for frame in log.frames()] == pytest.approx([0, 0.04, 0.08, 6.08, 6.12, 6.16], abs=1e-5)
+        assert len(log.epochs()) == 1
+
+
 def test_sampling_and_previews(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 26, rate=25)
     options = LiveOptions(fps=5, size=(32, 64), preview=24, policy="block")
