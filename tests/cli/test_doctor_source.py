@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from onlooker.pipeline.cli.main import main
 from onlooker.pipeline.simulate import SimulatedCamera
-from tests.decode.live.sources import free_port, held, silent, tcp_server
+from tests.decode.live.sources import PATIENCE, free_port, held, silent, tcp_server
 from tests.videos import write_video
 
 USER, PASSWORD = "admin", "p@ss w/rd"
@@ -150,6 +153,26 @@ def test_hosts_and_ports_that_do_not_answer(doctor: Doctor) -> None:
         told = doctor(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/x", 2)
     assert "firewall" in told and "no answer in time" in verdict(told)
     assert held() == before
+
+
+def test_a_password_on_the_command_line_leaves_the_list_of_processes() -> None:
+    arrived = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        arrived.set()
+        silent(connection)
+
+    with tcp_server(serve) as port:
+        source = f"rtsp://{USER}:hunter2@127.0.0.1:{port}/x"
+        command = [sys.executable, "-m", "onlooker.pipeline.cli.main", "doctor", "--source", source]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                assert arrived.wait(PATIENCE)
+                shown = " ".join(psutil.Process(process.pid).cmdline())
+                assert "doctor" in shown and "hunter2" not in shown
+            finally:
+                process.kill()
 
 
 @pytest.mark.parametrize(
