@@ -118,6 +118,18 @@ def train_dense_tiny(
     captioner = own_captioner(recipe.start)
     model = dense_from_captioner(captioner, recipe)
     videos = SceneVideos(Split.open(data, cache, None, "train"), captioner.vocabulary, recipe.scenes)
+    average = train_on_scenes(model, videos, recipe, report)
+    save_video_captioner(out, average, captioner.vocabulary.pieces, torch.float16)
+    return average
+
+
+def train_on_scenes(
+    model: DenseCaptioner,
+    videos: SceneVideos,
+    recipe: DenseTinyRecipe,
+    report: Callable[[int, CaptionLoss], None] | None = None,
+) -> DenseCaptioner:
+    """Train `model` as the recipe says; returns the running average of its weights, in eval mode."""
     training = DvcRecipe(
         seed=recipe.seed,
         steps=recipe.steps,
@@ -135,7 +147,6 @@ def train_dense_tiny(
             report(step, loss)
 
     DvcTrainer(model, training).run(videos, told)
-    save_video_captioner(out, average, captioner.vocabulary.pieces, torch.float16)
     return average
 
 
