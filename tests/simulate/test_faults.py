@@ -250,18 +250,20 @@ def test_timestamps_freeze(camera: SimulatedCamera, client: RtspClient) -> None:
     wait_for(lambda: len({next(packets).timestamp for _ in range(5)}) == 5, "different timestamps")
 
 
-def test_slow_falls_behind_and_catches_up(camera: SimulatedCamera, client: RtspClient) -> None:
-    client.play()
-    packets = client.rtp()
-    first = next(packets)
+def test_slow_falls_behind_and_catches_up(camera: SimulatedCamera) -> None:
+    camera.fault("fps", fps=10)  # a busy machine takes long to catch up with more pictures
+    with RtspClient(camera.url) as client:
+        client.play()
+        packets = client.rtp()
+        first = next(packets)
 
-    def late(packet: Rtp) -> float:
-        return packet.arrival - first.arrival - seconds(first, packet)
+        def late(packet: Rtp) -> float:
+            return packet.arrival - first.arrival - seconds(first, packet)
 
-    camera.fault("slow", speed=0.1, seconds=60)
-    next(packet for packet in packets if late(packet) > 1)
-    camera.clear()
-    next(packet for packet in packets if late(packet) < 0.3)
+        camera.fault("slow", speed=0.1, seconds=60)
+        next(packet for packet in packets if late(packet) > 0.7)
+        camera.clear()
+        next(packet for packet in packets if late(packet) < 0.3)
 
 
 def test_faults_begin_at_their_time_and_on_their_own(video: Path) -> None:

@@ -79,7 +79,9 @@ def test_ctrl_c_is_clean(video: Path, tmp_path: Path, playing: bool) -> None:
     with output.open("w") as file:
         process = subprocess.Popen([*COMMAND, str(video), "--port=0"], stdout=file, stderr=subprocess.STDOUT)
     try:
-        line = wait_for(lambda: "shows" in output.read_text() and output.read_text(), "the URL")
+        line = wait_for(
+            lambda: ("shows" in output.read_text() or process.poll() is not None) and output.read_text(), ""
+        )
         url = line.split()[1]
         if playing:
             with opened(url) as container:

@@ -133,7 +133,7 @@ class LiveReader:
                 items += self._wait_or_connect(left)
             else:
                 items += self._serve(self._child, left, frames)
-            if self._woken or time.monotonic() >= deadline:
+            if (self._woken and not self._interrupted) or time.monotonic() >= deadline:
                 break
         self._woken = False
         return items

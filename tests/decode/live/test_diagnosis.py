@@ -17,7 +17,7 @@ from .sources import Camera, free_port, h264, held, http_server, needs_gstreamer
 @needs_gstreamer
 def test_a_camera_is_measured() -> None:
     with Camera(h264(160, 120, 25)) as camera:
-        report = diagnose(parse_source(camera.url), seconds=4)
+        report = diagnose(parse_source(camera.url), seconds=3)
     assert report.problem is None
     assert (report.codec, report.size, report.format) == ("h264", (160, 120), "rtsp")
     assert report.frame_rate == pytest.approx(25, rel=0.05)
@@ -27,7 +27,7 @@ def test_a_camera_is_measured() -> None:
 
 
 def test_a_source_without_reports_says_so(tmp_path: Path) -> None:
-    report = diagnose(parse_source("lavfi:testsrc2=size=64x48:rate=20"), seconds=2)
+    report = diagnose(parse_source("lavfi:testsrc2=size=64x48:rate=20"), seconds=1)
     assert (report.sender_reports, report.clock_offset) == (False, None)
     assert report.frame_rate == pytest.approx(20, rel=0.01)
 

@@ -232,7 +232,7 @@ def test_udp_packet_loss(tmp_path: Path) -> None:
         log = Log(reader)
         while reader.seen == {}:
             log.step()
-        with udp_sender(stream, 6, port, 0.05) as sender:
+        with udp_sender(stream, 4, port, 0.05) as sender:
             log.more_frames(60)
             while sender.poll() is None:
                 log.step(0.2)
