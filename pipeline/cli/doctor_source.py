@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["look_at_source"]
 
+_ANSWER = 5.0  # seconds for a host to answer
 _PATIENCE = 5.0  # seconds without a picture after which the look ends; a reader waits longer
 _GOOD_CLOCK = 1.0  # seconds; the way from camera to here is part of what is seen
 _UNCOMPRESSED = ("rawvideo", "wrapped_avframe")  # libav's names
+_ALL_KEYS = (*_UNCOMPRESSED, "mjpeg")  # every picture stands alone
 _LONG_KEYS = 5.0  # seconds between key frames, during which a new viewer sees nothing
 
 
@@ -39,7 +41,7 @@ def look_at_source(text: str, seconds: float, tell: Callable[[Finding], None]) -
     reached: Reach | None = None
     tell(Finding("ok", "source", f"{address.shown}{_how(address)}"))
     if can_reach(address):
-        reached = reach(address)
+        reached = reach(address, _ANSWER)
         for finding in _reached(address, reached):
             tell(finding)
         if reached.problem is not None:
@@ -47,8 +49,9 @@ def look_at_source(text: str, seconds: float, tell: Callable[[Finding], None]) -
     elif address.kind == "device":
         tell(Finding("note", "cameras here", _cameras()))
     report = diagnose(address, seconds, LiveOptions(reconnect_after=_PATIENCE))
-    for finding in _seen(address, report, seconds):
-        tell(finding)
+    if report.frames or reached is None or (reached.status or 0) < 400:  # else it has been said why none come
+        for finding in _seen(address, report, seconds):
+            tell(finding)
     return _refined(address, report.problem, reached)
 
 
@@ -144,7 +147,7 @@ def _seen(address: LiveAddress, report: Report, seconds: float) -> Iterator[Find
         udp = address.transport == "udp" and address.kind == "rtsp"
         help_ = "a network cable or ?transport=tcp helps" if udp else "restart the camera, check the network"
         yield Finding("note", "damage", f"{report.damaged} packets came damaged; {help_}")
-    if address.live:
+    if address.live and report.codec not in _ALL_KEYS:
         yield _keys(report.key_interval, seconds)
     if address.kind == "rtsp":
         yield _clock(report)

@@ -83,6 +83,15 @@ def test_a_good_camera_is_measured(camera: SimulatedCamera, doctor: Doctor, tmp_
     assert verdict(told) == "all is well."
 
 
+def test_motion_jpeg_over_http(video: Path, doctor: Doctor) -> None:
+    with SimulatedCamera(video, protocol="http-mjpeg", user=USER, password=PASSWORD) as camera:
+        told = doctor(camera.url, 0)
+        assert "HTTP/1.1 200" in line(told, "answer") and "accepted" in line(told, "login")
+        assert "mjpeg 80x48" in line(told, "video") and "key frames" not in told
+        told = doctor(camera.public_url, 2)
+        assert "HTTP/1.1 401" in line(told, "answer") and "put them into the address" in verdict(told)
+
+
 def test_a_clock_that_is_wrong_is_a_note(camera: SimulatedCamera, doctor: Doctor) -> None:
     camera.fault("clock", jump=3700)
     told = doctor(camera.url + "?transport=udp", 0, seconds=2.0)
@@ -133,7 +142,8 @@ def test_what_ends_while_it_is_watched(camera: SimulatedCamera, doctor: Doctor, 
     assert re.search(words, told)
 
 
-def test_hosts_and_ports_that_do_not_answer(doctor: Doctor) -> None:
+def test_hosts_and_ports_that_do_not_answer(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onlooker.pipeline.cli.doctor_source._ANSWER", 1.0)
     before = held()
     told = doctor(f"rtsp://{USER}:hunter2@127.0.0.1:{free_port()}/x", 2)
     assert "refused" in told and "RTSP is switched on" in verdict(told)
