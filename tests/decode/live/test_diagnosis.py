@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,17 +62,19 @@ def test_what_cannot_be_reached_or_is_no_video(tmp_path: Path) -> None:
         report = diagnose(parse_source(text), options=quick)
         return report.problem.kind if report.problem else None
 
-    assert kind_of(f"rtsp://127.0.0.1:{free_port()}/x") == "port_refused"
-    assert kind_of("rtsp://no-such-host.invalid/x") == "name_not_found"
-    with tcp_server(silent) as port:
-        assert kind_of(f"rtsp://127.0.0.1:{port}/x") == "timeout"
-        assert kind_of(f"http://127.0.0.1:{port}/x") == "timeout"
-    with http_server(web_page) as url:
-        assert kind_of(url + "/") == "not_video"
-    assert kind_of("webcam:97") == "device_missing"
-    assert kind_of("lavfi:no_such_filter") == "bad_pattern"
-    assert kind_of(str(write_audio(tmp_path / "sound.mp4"))) == "no_video"
-    assert kind_of(str(page)) in ("file", "not_video")
+    with tcp_server(silent) as port, http_server(web_page) as url, ThreadPoolExecutor(3) as several:
+        expected = {
+            f"rtsp://127.0.0.1:{port}/x": "timeout",
+            f"http://127.0.0.1:{port}/x": "timeout",
+            f"rtsp://127.0.0.1:{free_port()}/x": "port_refused",
+            "rtsp://no-such-host.invalid/x": "name_not_found",
+            url + "/": "not_video",
+            "webcam:97": "device_missing",
+            "lavfi:no_such_filter": "bad_pattern",
+            str(write_audio(tmp_path / "sound.mp4")): "no_video",
+            str(page): "not_video",
+        }
+        assert dict(zip(expected, several.map(kind_of, expected), strict=True)) == expected
     assert held() == before
 
 
