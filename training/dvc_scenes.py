@@ -29,6 +29,8 @@ class SceneRecipe:
         scene: fewest and most frames of a photograph.
         overlap_share: share of the cuts at which both photographs are seen side by side.
         overlap: most frames of such a time.
+        cut_share: share of the videos that are cut out of a longer one, as what a memory sees of a stream: their first
+            photograph may have been in view before, their last one is still in view at the end and is no event yet.
         noise: standard deviation of the relative disturbance of every value of a frame.
     """
 
@@ -37,6 +39,7 @@ class SceneRecipe:
     scene: tuple[int, int] = (5, 14)
     overlap_share: float = 0.25
     overlap: int = 4
+    cut_share: float = 0.0
     noise: float = 0.1
 
     def __post_init__(self) -> None:
@@ -63,32 +66,42 @@ class SceneVideos:
         photographs = rng.choice(len(self.captions), len(spans), replace=False).tolist()
         tokens: Tensor | None = None
         for (start, end), photograph in zip(spans, photographs, strict=True):
+            inside = min(end, self.recipe.frames)
             shown = torch.stack(
-                shots(rng, self.split.tokens, self.split.done, photograph, end - start, self.recipe.noise)
+                shots(rng, self.split.tokens, self.split.done, photograph, inside - start, self.recipe.noise)
             )  # t, N, D
             if tokens is None:
                 tokens = shown.new_zeros(self.recipe.frames, *shown.shape[1:])
                 seen = 0
             _show(tokens, shown, start, seen)
-            seen = end
+            seen = inside
         assert tokens is not None
+        over = [number for number, (_, end) in enumerate(spans) if end <= self.recipe.frames]
         unit = round(self.recipe.seconds * 1e6)
-        times = np.array(spans, np.int64) * unit
+        times = np.array([spans[number] for number in over], np.int64).reshape(-1, 2) * unit
+        photographs = [photographs[number] for number in over]
         captions = [self.captions[p][rng.integers(len(self.captions[p]))] for p in photographs]
         return TokenVideo(
             tokens, AnnotatedVideo(times[:, 0], times[:, 1], self.recipe.frames * unit, captions)
         ), photographs
 
     def _spans(self, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """First frame of each photograph, and the one after its last; the last photograph fills the video."""
+        """First frame of each photograph in the video, and the one after its last.
+
+        The last photograph fills the video or, in one that was cut out, may end behind it.
+        """
         low, high = self.recipe.scene
+        cut = self.recipe.cut_share > 0 and bool(rng.random() < self.recipe.cut_share)
         spans: list[tuple[int, int]] = []
-        start = 0
+        start = -int(rng.integers(0, high)) if cut else 0
         while True:
             end = start + int(rng.integers(low, high + 1))
-            if self.recipe.frames - end < low:
+            if not cut and self.recipe.frames - end < low:
                 return [*spans, (start, self.recipe.frames)]
-            spans.append((start, end))
+            if end > 0:
+                spans.append((max(start, 0), end))
+            if cut and end >= self.recipe.frames:
+                return spans
             both = rng.random() < self.recipe.overlap_share
             start = end - int(rng.integers(1, self.recipe.overlap + 1)) if both and self.recipe.overlap else end
 

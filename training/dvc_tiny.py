@@ -52,7 +52,7 @@ class DenseTinyRecipe:
     average: float = 0.995
     spans: bool = True
     memory: MemoryConfig = dataclasses.field(default_factory=lambda: MemoryConfig(size=98))
-    scenes: SceneRecipe = dataclasses.field(default_factory=SceneRecipe)
+    scenes: SceneRecipe = dataclasses.field(default_factory=lambda: SceneRecipe(cut_share=0.8))
 
 
 def dense_from_captioner(captioner: Captioner, recipe: DenseTinyRecipe) -> DenseCaptioner:

@@ -4,7 +4,8 @@ Zhou et al., "Streaming Dense Video Captioning" (CVPR 2024) decode a video of kn
 point sees the captions of the earlier ones, whose times are rescaled to the part seen since. Here the same context
 belongs to a memory that started somewhere in the stream; while that memory lives, all is as in the paper, token by
 token. When an older memory gives way to a younger one, the start of time moves: events that ended before it are final,
-the others keep their times and are written anew relative to it.
+the others keep their times for good and are written anew, relative to it, for the model alone: their starts may lie
+before it, and bins that are rescaled again and again would drift.
 
 All times are integer microseconds since the first frame of the stream, because bins depend on their last digit.
 """
@@ -37,6 +38,8 @@ class LiveCaption:
     number: int = -1
     """Of the event within its stream; -1 as long as it was not told."""
     rev: int = 0
+    settled: bool = False
+    """Its times change no more: an older memory saw it whole, this one perhaps only its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class LiveCaptions:
         rows = [empty_context(1, self.length, self.begin, self.end)]
         rows += [torch.tensor([tokens])] if tokens else []
         context.row = merge_tokens(rows, self.length, self.begin, self.end)
-        context.told = dict(enumerate(kept))
+        context.told = {place: replace(caption, settled=True) for place, caption in enumerate(kept)}
         return [Told("end", replace(c, rev=c.rev + 1)) for c in standing if c.end_us <= origin_us]
 
     def _standing(self, context: LiveContext) -> list[LiveCaption]:
@@ -146,7 +149,14 @@ class LiveCaptions:
         return [replace(caption, number=before.number, rev=before.rev) for caption, before in found]
 
     def _read(self, context: LiveContext) -> dict[int, LiveCaption]:
-        return {} if context.row is None else self.read(context.row, context.origin_us, context.age_us)
+        """The captions of the context as they stand; `told` knows the times of those from an older memory."""
+        if context.row is None:
+            return {}
+        found = self.read(context.row, context.origin_us, context.age_us)
+        for place, before in context.told.items():
+            if before.settled and place in found:
+                found[place] = replace(found[place], start_us=before.start_us, end_us=before.end_us, settled=True)
+        return found
 
     def read(self, row: Tensor, origin_us: int, age_us: int) -> dict[int, LiveCaption]:
         """The captions of a row by their place; those without words, or whose times are none, are left out.

@@ -237,6 +237,19 @@ class TestContext:
             ("end", 1, 4_000_000, 7_000_000)
         ]
 
+    def test_times_from_an_older_memory_stay(self):
+        """The twin is the row that the model reads: there the start is cut off, and every point moves the end."""
+        live, context = self.captions(revise_us=0), LiveContext()
+        live.advance(context, 0, 7_000_000)
+        live.add(context, self.row(WORDS + 2, WORDS + 7, 4))
+        for point in (10, 13, 17, 23):
+            assert live.advance(context, 3_000_000, point * 1_000_000) == []
+            assert live.add(context, self.row()) == []
+        moved = live.read(context.row, context.origin_us, context.age_us)[0]
+        assert moved.start_us == 3_000_000 and moved.end_us < 6_000_000
+        (told,) = live.finish(context)
+        assert (told.caption.start_us, told.caption.end_us) == (2_000_000, 7_000_000)
+
     def test_words_before_a_time_go_on_with_the_last_caption(self):
         live, context = self.captions(), LiveContext()
         live.advance(context, 0, 7_000_000)

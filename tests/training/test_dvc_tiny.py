@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,6 +85,23 @@ def test_frames_show_what_the_truth_says(data, captioner):
             assert set(frame.unique().tolist()) == values
         overlaps += sum(len(values) == 2 for values in seen)
     assert overlaps
+
+
+def test_what_is_cut_out_of_a_longer_video_has_no_event_that_goes_on(data, captioner):
+    recipe = replace(SCENES, cut_share=1.0)
+    videos = SceneVideos(Split.open(data, data / "cache", None, "train"), captioner.vocabulary, recipe)
+    open_ends, early = 0, 0
+    for seed in range(40):
+        video, photographs = videos.draw(np.random.default_rng(seed))
+        starts, ends = video.events.start_us // 1_000_000, video.events.end_us // 1_000_000
+        assert len(photographs) == len(starts) == len(video.events.captions)
+        assert video.tokens.abs().amin((1, 2)).min() > 0, "a frame that shows nothing"
+        assert (starts >= 0).all() and (ends <= SCENES.frames).all()
+        lengths = ends - starts
+        assert (lengths <= SCENES.scene[1]).all() and (lengths[1:] >= SCENES.scene[0]).all()
+        open_ends += SCENES.frames not in ends
+        early += len(lengths) > 0 and lengths[0] < SCENES.scene[0]
+    assert open_ends > 20 and early > 5  # whole videos: 0 and 0
 
 
 def test_scenes_shorter_than_their_overlap_are_refused():
