@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from onlooker.operators.caption.dense import DenseCaptioner
+from onlooker.operators.caption.vid2seq.config import Vid2SeqConfig
 from onlooker.training.dvc_loss import CaptionLoss, CaptionLossOptions, caption_loss
 from onlooker.training.dvc_targets import AnnotatedVideo, RowFormat, TargetOptions, streaming_targets
 from onlooker.training.schedules import LearningRate
+
+if TYPE_CHECKING:  # each of them brings a library of its own
+    from onlooker.operators.caption.dense import DenseCaptioner
+    from onlooker.operators.caption.vid2seq.model import Vid2Seq
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,9 @@ class DvcRecipe:
 
 
 class DvcTrainer:
-    """Updates a dense captioner without a trunk, step by step."""
+    """Updates a captioner, a GIT model without a trunk or a Vid2Seq, step by step."""
 
-    def __init__(self, model: DenseCaptioner, recipe: DvcRecipe) -> None:
+    def __init__(self, model: DenseCaptioner | Vid2Seq, recipe: DvcRecipe) -> None:
         """Start a run.
 
         Raises:
@@ -70,8 +75,9 @@ class DvcTrainer:
                 f"train_points {model.config.train_points}"
             )
         self.model, self.recipe = model, recipe
-        decoder = model.config.decoder
-        self.rows = RowFormat(model.config.times, decoder.begin_token, decoder.end_token, model.config.max_length)
+        config = model.config
+        text = config if isinstance(config, Vid2SeqConfig) else config.decoder
+        self.rows = RowFormat(config.times, text.begin_token, text.end_token, config.max_length)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate(0))
         self.step_number = 0
 
@@ -106,14 +112,8 @@ class DvcTrainer:
         self.model.train()
         width = _used(texts), _used(contexts)
         logits = self.model.forward_tokens(tokens, texts[..., : width[0]], contexts[..., : width[1]], frames)
-        config = self.model.config
-        loss = caption_loss(
-            logits,
-            texts[..., : width[0]].flatten(0, 1),
-            config.num_bins,
-            config.decoder.end_token,
-            self.recipe.loss,
-        )
+        written = texts[..., : width[0]].flatten(0, 1)
+        loss = caption_loss(logits, written, self.model.config.num_bins, self.rows.end, self.recipe.loss)
         self.optimizer.zero_grad()
         loss.total.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip is not None:

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ pictures and texts share, minutes) and captioner (hours on a CPU; a run that was
 
 `dvc` goes on from a captioner: on videos of several photographs, drawn from the cache, it learns when events begin and
 end, and to write them one after the other (Streaming Dense Video Captioning). The result is for the node
-`dense_captioner`.
+`dense_captioner`. With `--variant vid2seq` a new T5 learns the same with the captioner's words; Python reads it.
 """
 
 
@@ -67,6 +68,13 @@ def add_parser(commands: Any) -> None:
     _data_option(dvc)
     dvc.add_argument("--cache", metavar="DIR", default="cache/features", help="feature cache (default: %(default)s)")
     dvc.add_argument("--out", metavar="DIR", default="out/dense", help="weights (default: %(default)s)")
+    dvc.add_argument(
+        "--variant",
+        choices=["git", "vid2seq"],
+        default="git",
+        help="git: a clustering memory and the captioner's decoder; vid2seq: a new T5 on features of frames, with "
+        "the captioner's words (default: %(default)s)",
+    )
     dvc.add_argument("--start", default="tiny", help="captioner to start from (default: %(default)s)")
     dvc.add_argument("--steps", type=int, help="updates of four videos each (default: the recipe's)")
     dvc.add_argument("--points", type=int, help="decoding points of a video (default: the recipe's)")
@@ -204,10 +212,19 @@ def _dvc(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.cache!r} is no feature cache; fill it with: onlooker train features --cache DIR.")
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from onlooker.training.dvc_tiny import DenseTinyRecipe, train_dense_tiny
-
     given = {name: getattr(args, name) for name in ("start", "steps", "points") if getattr(args, name) is not None}
-    recipe = DenseTinyRecipe(seed=args.seed, **given)
+    train: Callable[..., Any]
+    recipe: Any
+    if args.variant == "vid2seq":
+        from onlooker.training.dvc_vid2seq import Vid2SeqRecipe, train_vid2seq
+
+        train, recipe = train_vid2seq, Vid2SeqRecipe(seed=args.seed, **given)
+        use = f"onlooker.operators.caption.vid2seq.load.load_vid2seq({args.out!r})"
+    else:
+        from onlooker.training.dvc_tiny import DenseTinyRecipe, train_dense_tiny
+
+        train, recipe = train_dense_tiny, DenseTinyRecipe(seed=args.seed, **given)
+        use = f"--graph dense -o caption.model={args.out}"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar:
         task = bar.add_task("dvc", total=recipe.steps)
@@ -216,8 +233,8 @@ def _dvc(args: argparse.Namespace) -> int:
             words, times = (float(part.detach()) for part in (loss.caption, loss.time))
             bar.update(task, completed=step, description=f"words {words:.2f} times {times:.2f}")
 
-        train_dense_tiny(data, cache, Path(args.out), recipe, report)
-    print(f"written to {args.out}; use it with --graph dense -o caption.model={args.out}")
+        train(data, cache, Path(args.out), recipe, report)
+    print(f"written to {args.out}; use it with {use}")
     return 0
 
 

@@ -26,7 +26,8 @@ class Vid2SeqConfig:
         vocab_size: V, rows of the word embedding, time tokens included; they stand last.
         num_bins: Q, number of time tokens.
         num_frames: T, frames of a video; the visual encoder has one position for each.
-        width: D, of the frame features and of all hidden states.
+        width: D, of all hidden states.
+        feature_width: of the frame features; None = D. Others are projected, which the published model does not.
         num_heads: attention heads of the text model.
         head_dim: width of one of them.
         ffn_size: inner width of its gated feed-forward part.
@@ -54,6 +55,7 @@ class Vid2SeqConfig:
     num_bins: int = 100
     num_frames: int = 100
     width: int = 768
+    feature_width: int | None = None
     num_heads: int = 12
     head_dim: int = 64
     ffn_size: int = 2048

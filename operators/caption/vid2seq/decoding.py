@@ -93,7 +93,7 @@ def decode_videos(model: Vid2Seq, features: Tensor, search: SearchConfig | None 
 
     Args:
         model: in evaluation mode.
-        features: (B, T, D) one per frame.
+        features: (B, T, feature_width) one per frame.
         search: overrides the config's.
 
     Raises:

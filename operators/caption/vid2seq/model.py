@@ -48,6 +48,8 @@ class VisualEncoder(nn.Module):
     def __init__(self, config: Vid2SeqConfig) -> None:
         """Random weights, drawn as the reference draws them."""
         super().__init__()
+        wide = config.feature_width
+        self.projection = nn.Identity() if wide is None else nn.Linear(wide, config.width)
         self.positions = nn.Parameter(torch.empty(config.num_frames, config.width))
         self.dropout = nn.Dropout(config.visual_dropout)
         layer = nn.TransformerEncoderLayer(
@@ -64,11 +66,11 @@ class VisualEncoder(nn.Module):
         norm = nn.LayerNorm(config.width, eps=_EPS_VISUAL)
         self.stack = nn.TransformerEncoder(layer, config.visual_layers, norm, enable_nested_tensor=False)
         nn.init.normal_(self.positions, std=0.02)
-        self.stack.apply(_init_visual)
+        self.apply(_init_visual)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(R, T, D) -> (R, T, D) float32."""
-        return self.stack(self.dropout(features.float() + self.positions))  # type: ignore[no-any-return]
+        """(R, T, feature_width) -> (R, T, D) float32."""
+        return self.stack(self.dropout(self.projection(features.float()) + self.positions))  # type: ignore[no-any-return]
 
 
 class Vid2Seq(nn.Module):
@@ -111,7 +113,7 @@ class Vid2Seq(nn.Module):
         """Visual states of what was seen until given frames.
 
         Args:
-            features: (B, T, D) one per frame, the whole video.
+            features: (B, T, feature_width) one per frame, the whole video.
             frames: (B, C) or (C,) int64, index of the last frame seen at each point; None = the whole video, once and
                 not stretched.
 
@@ -122,10 +124,11 @@ class Vid2Seq(nn.Module):
             Vid2SeqError: features of another length or width.
         """
         config = self.config
-        if features.ndim != 3 or features.shape[1:] != (config.num_frames, config.width):
+        width = config.width if config.feature_width is None else config.feature_width
+        if features.ndim != 3 or features.shape[1:] != (config.num_frames, width):
             raise Vid2SeqError(
                 f"features of shape {tuple(features.shape)}: this model takes (videos, {config.num_frames} frames, "
-                f"{config.width}); sample as many frames as it was trained with"
+                f"{width}); sample as many frames as it was trained with"
             )
         if frames is None:
             return self.visual(features)  # type: ignore[no-any-return]
@@ -134,7 +137,7 @@ class Vid2Seq(nn.Module):
         index = stretch(frames, config.num_frames)  # B, C, T
         rows = torch.arange(batch, device=features.device)[:, None, None]
         seen = features[rows, index]  # B, C, T, D
-        return self.visual(seen.flatten(0, 1)).view(seen.shape)  # type: ignore[no-any-return]
+        return self.visual(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # type: ignore[no-any-return]
 
     def encode_prefix(self, prefix: Tensor) -> Tensor:
         """States (R, P, D) of earlier captions (R, P) int64, in `dtype`; rows of padding hold nothing of use."""
@@ -180,7 +183,7 @@ class Vid2Seq(nn.Module):
         """Teacher forcing.
 
         Args:
-            features: (B, T, D) frame features.
+            features: (B, T, feature_width) of the frames.
             tokens: (B, C, L) int64, C texts per video, each begun with the begin token and padded with 0.
             prefix: (B, C, P) int64 earlier captions of each text; None = no prefix.
             frames: (B, C) int64 last frame seen by each text; None = all texts see the whole video.
@@ -193,6 +196,12 @@ class Vid2Seq(nn.Module):
             visual = visual[:, None].expand(-1, tokens.shape[1], -1, -1)
         encoded = self.join(visual.flatten(0, 1), None if prefix is None else prefix.flatten(0, 1))
         return self.logits(self.decode(tokens.flatten(0, 1), encoded))
+
+    def forward_tokens(
+        self, tokens: Tensor, targets: Tensor, context: Tensor | None = None, frames: Tensor | None = None
+    ) -> Tensor:
+        """`forward` from the tokens (B, T, N, feature_width) of a tower: a frame's features are their mean."""
+        return self(tokens.mean(2), targets, context, frames)  # type: ignore[no-any-return]
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids (R, L) int64 -> (R, L, D) in `dtype`."""
