@@ -114,7 +114,7 @@ def test_it_learns_what_happens_when(data):
     right, lucky = told(model, videos), told(twin, videos)
     print(f"words {words:.3f} twin {guesses:.3f}; told {right:.2f} twin {lucky:.2f}")
     assert words < 0.6 * guesses
-    assert right > 0.6 and lucky < 0.4
+    assert right > 0.65 and lucky < 0.5
 
 
 def test_the_same_seed_gives_the_same_weights(data, tmp_path):
