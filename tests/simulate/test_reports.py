@@ -22,12 +22,12 @@ def first_reports(camera: SimulatedCamera, count: int) -> list[Report]:
 
 def test_reports_tell_the_cameras_wall_clock(video: Path) -> None:
     with SimulatedCamera(video, clock_offset=-7200.25, report_interval=0.1) as camera:
-        # The least delay of many is free of the machine's load; what is left is the loopback's.
+        # The least delay of many is nearly free of the machine's load; what is left is the loopback's.
         early = min(report.arrival - report.wall for report in first_reports(camera, 8))
-        assert 7200.25 - 0.002 < early < 7200.25 + 0.05
+        assert 7200.25 - 0.002 < early < 7200.25 + 0.5
         camera.fault("clock", jump=7200.25)
         early = min(report.arrival - report.wall for report in first_reports(camera, 8))
-        assert -0.002 < early < 0.05
+        assert -0.002 < early < 0.5
 
 
 def test_reports_join_wall_clock_and_timestamps(camera: SimulatedCamera) -> None:
@@ -52,7 +52,7 @@ def test_reports_join_wall_clock_and_timestamps(camera: SimulatedCamera) -> None
         for packet in shown
         if last.timestamp - packet.timestamp & 0xFFFFFFFF < 1 << 31
     ]
-    assert -0.002 < min(ages) < 0.05
+    assert -0.002 < min(ages) < 0.5
 
 
 def test_libav_dates_every_frame(video: Path) -> None:
@@ -71,16 +71,16 @@ def test_libav_dates_every_frame(video: Path) -> None:
             if len(delays) == 30:
                 break
     assert len(delays) == 30 and len({wall for wall, _ in reports}) > 2
-    assert -0.005 < min(delays) < 0.05
+    assert -0.005 < min(delays) < 0.5
 
 
 def test_a_fast_camera_runs_away(video: Path) -> None:
-    with SimulatedCamera(video, clock_drift=100_000, report_interval=0.1) as camera, RtspClient(camera.url) as client:
+    with SimulatedCamera(video, clock_drift=500_000, report_interval=0.1) as camera, RtspClient(camera.url) as client:
         client.play()
         first, *_, last = (report for _, report in zip(range(12), client.reports(), strict=False))
     passed = last.arrival - first.arrival
-    assert (last.wall - first.wall) / passed == pytest.approx(1.1, abs=0.05)
-    assert (last.timestamp - first.timestamp & 0xFFFFFFFF) / RATE / passed == pytest.approx(1.1, abs=0.05)
+    assert (last.wall - first.wall) / passed == pytest.approx(1.5, abs=0.25)
+    assert (last.timestamp - first.timestamp & 0xFFFFFFFF) / RATE / passed == pytest.approx(1.5, abs=0.25)
 
 
 def test_the_interval_is_kept_and_reports_can_be_off(video: Path, camera: SimulatedCamera) -> None:
