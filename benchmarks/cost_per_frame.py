@@ -5,8 +5,7 @@ states of minute 1 and of the last minute go on side by side over the same frame
 disturbs both alike: their ratio is the figure. Beside it stands what re-encoding costs: the same decoder reads all
 tokens so far at every decoding point, as a model without a memory has to.
 
-The model is the embedded caption decoder with new time tokens, untrained: what it writes is nonsense, what it costs is
-not. The plot has both curves.
+The plot has both curves.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import copy
 import pickle
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,14 @@ import numpy.typing as npt
 import torch
 from common import publish, table
 
-from onlooker.operators.caption.dense_load import save_video_captioner
+from onlooker.operators.caption.dense import DenseCaptioner as DenseModel
+from onlooker.operators.caption.dense_load import load_video_captioner
 from onlooker.operators.caption.dense_node import DenseCaptioner
-from onlooker.operators.caption.load import load_captioner
 from onlooker.operators.contract import Context, Inputs
 from onlooker.operators.memory.node import ClusteringMemory
 from onlooker.operators.packets import Tokens
 from onlooker.operators.tower import load_tower
 from onlooker.pipeline.assemble import make_plan
-from onlooker.training.dvc_tiny import DenseTinyRecipe, dense_from_captioner
 from onlooker.training.scenes import demo_scenes
 
 Curve = list[tuple[float, float]]
@@ -47,11 +44,11 @@ FRAMES = 60
 class Live:
     """Memory and captioner of the `dense` graph over one stream."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self) -> None:
         """Load both."""
         nodes = {node.name: node.config for node in make_plan("dense").graph.nodes}
         self.memory = ClusteringMemory(nodes["memory"])
-        self.captioner = DenseCaptioner(nodes["caption"].model_copy(update={"model": folder}))
+        self.captioner = DenseCaptioner(nodes["caption"])
         self.memory.open(Context())
         self.captioner.open(Context())
 
@@ -115,17 +112,19 @@ def side_by_side(
 
 
 @torch.inference_mode()
-def reencoding_curve(folder: str, shown: npt.NDArray[np.float32], interval: float, budget: float) -> Curve:
+def reencoding_curve(shown: npt.NDArray[np.float32], interval: float, budget: float) -> Curve:
     """The same decoder over all tokens so far, once every decoding point, until one takes longer than `budget`."""
-    from onlooker.operators.caption.dense_load import load_video_captioner
-
-    decoder = load_video_captioner(folder).model.decoder
+    model = load_video_captioner("tiny").model
+    assert isinstance(model, DenseModel)
     curve: Curve = []
     minute = 0.25
     while not curve or curve[-1][1] * interval / 1e3 < budget:
-        tokens = np.concatenate([frame(shown, n) for n in range(int(minute * FRAMES))])
+        frames = int(minute * FRAMES)
+        tokens = torch.from_numpy(np.stack([frame(shown, n) for n in range(frames)]))  # T, N, D
+        when = torch.arange(float(frames))[:, None].expand(tokens.shape[:2])  # T, N
+        times = torch.stack([when, torch.zeros_like(when)], -1)
         begin = time.perf_counter()
-        decoder.encode_context(torch.from_numpy(tokens)[None])
+        model.decoder.encode_context(model.memory_with_spans(tokens, times, float(frames)).flatten(0, 1)[None])
         curve.append((minute, (time.perf_counter() - begin) / interval * 1e3))
         minute *= 2
     return curve
@@ -172,14 +171,10 @@ def main() -> None:
     parser.add_argument("--out", help="also write the table to this Markdown file, and the plot beside it")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    captioner: Any = load_captioner("tiny")
-    with tempfile.TemporaryDirectory() as name:
-        folder = str(Path(name) / "dense")
-        save_video_captioner(folder, dense_from_captioner(captioner, DenseTinyRecipe()), captioner.vocabulary.pieces)
-        live, shown = Live(folder), pictures()
-        curve, kept = live_curve(live, shown, args.minutes)
-        costs = side_by_side(live, kept, shown, args.rounds)
-        again = reencoding_curve(folder, shown, live.captioner.config.interval, args.budget)
+    live, shown = Live(), pictures()
+    curve, kept = live_curve(live, shown, args.minutes)
+    costs = side_by_side(live, kept, shown, args.rounds)
+    again = reencoding_curve(shown, live.captioner.config.interval, args.budget)
     first, last = sorted(kept)
     ratio = statistics.median(b / a for a, b in zip(costs[first], costs[last], strict=True))
     sizes = {minute: len(pickle.dumps(states)) / 1e6 for minute, states in kept.items()}

@@ -34,7 +34,7 @@ from onlooker.operators.caption.live import LiveCaptions
 from onlooker.operators.caption.metrics.meteor import Meteor
 from onlooker.training.captioner import own_captioner
 from onlooker.training.captions import Split
-from onlooker.training.dvc_scenes import SceneVideos
+from onlooker.training.dvc_scenes import SceneRecipe, SceneVideos
 from onlooker.training.dvc_tiny import DenseTinyRecipe, dense_from_captioner, train_on_scenes
 from onlooker.training.flickr import data_root
 
@@ -133,7 +133,9 @@ def main() -> None:
     parser.add_argument("--out", help="also write the table to this Markdown file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    base = DenseTinyRecipe(steps=arguments.steps, videos=arguments.videos, rate=3e-4, average=0.99)
+    base = DenseTinyRecipe(
+        steps=arguments.steps, videos=arguments.videos, rate=3e-4, average=0.99, scenes=SceneRecipe()
+    )
     base = replace(base, warmup_steps=arguments.steps // 8)
     variants = recipes(base)
     wanted = arguments.only or list(variants)

@@ -42,11 +42,11 @@ class DenseTinyRecipe:
 
     seed: int = 0
     start: str = "tiny"
-    steps: int = 2000
+    steps: int = 2500
     videos: int = 4
     points: int = 4
     max_length: int = 96
-    rate: float = 2e-4
+    rate: float = 3e-4
     warmup_steps: int = 100
     time_weight: float = 1.0
     average: float = 0.995

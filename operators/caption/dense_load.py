@@ -1,8 +1,8 @@
 """Dense and paragraph captioners as folders: `config.json`, `model.safetensors` and `vocab.txt`.
 
 `config.json` holds the kind of model and its configuration; `vocab.txt` the words, one a line, whose ids stand before
-the time tokens. A folder may say that its weights are an update of those of an embedded captioner (`base`, see
-`low_rank`); then it is small, and the captioner's words are its own.
+the time tokens. A folder may say that its weights are told as a difference from those of an embedded captioner (`base`,
+see `difference`); then it is small.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor
 from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
+from onlooker.operators.caption.difference import as_difference, with_difference
 from onlooker.operators.caption.load import FILES, CaptionerError, load_captioner, require_files
-from onlooker.operators.caption.low_rank import as_update, with_update
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
 
 VideoCaptioner = DenseCaptioner | ParagraphCaptioner
@@ -52,7 +52,6 @@ def save_video_captioner(
     dtype: torch.dtype = torch.float32,
     *,
     base: str | None = None,
-    rank: int = 32,
 ) -> None:
     """Write a folder that `load_video_captioner` reads.
 
@@ -61,9 +60,7 @@ def save_video_captioner(
         model: the captioner.
         pieces: the words of its vocabulary by their ids.
         dtype: of the stored weights.
-        base: name of an embedded captioner that this one was trained from: keep only the difference, which loses
-            what its first `rank` singular values do not hold.
-        rank: of the difference of each matrix.
+        base: name of an embedded captioner that this one was trained from: keep only the difference, in few bits.
 
     Raises:
         ValueError: more words than the model has tokens for.
@@ -79,8 +76,11 @@ def save_video_captioner(
     state = {name: p.detach().cpu() for name, p in model.named_parameters()}
     if base is not None:
         values[_BASE] = base
-        state = as_update(state, _base_weights(base), rank)
-    state = {name: weights.to(dtype).contiguous() for name, weights in state.items()}
+        state = as_difference(state, _base_weights(base))
+    state = {
+        name: (weights.to(dtype) if weights.is_floating_point() else weights).contiguous()
+        for name, weights in state.items()
+    }
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     save_file(state, folder / "model.safetensors")
@@ -100,7 +100,7 @@ def load_video_captioner(name_or_folder: str | Path, device: str = "cpu") -> Loa
         model = _build(values)
         state: dict[str, Any] = load_file(folder / "model.safetensors")
         if base is not None:
-            state = with_update(state, _base_weights(base))
+            state = with_difference(state, _base_weights(base))
         if model.decoder.config.tie_word_embeddings:
             state["decoder.output.weight"] = state["decoder.words.weight"]
         model.load_state_dict(state)  # copies into float32

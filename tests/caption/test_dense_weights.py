@@ -14,9 +14,10 @@ from onlooker.operators.caption.convert_read import ReferenceTreeError, read_tre
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
 from onlooker.operators.caption.dense_load import load_video_captioner, save_video_captioner
-from onlooker.operators.caption.load import CaptionerError
+from onlooker.operators.caption.load import CaptionerError, load_captioner
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
 from onlooker.operators.errors import OnlookerError
+from onlooker.training.dvc_tiny import DenseTinyRecipe, dense_from_captioner
 
 from .dense_parts import BINS, PIECES, WORDS, dense, dense_config, paragraph, videos
 
@@ -176,6 +177,31 @@ def test_half_the_bytes_are_an_option(tmp_path):
     for name, value in loaded.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, dense().state_dict()[name].half().float())
+
+
+def test_weights_may_be_a_difference_from_an_embedded_captioner(tmp_path):
+    captioner = load_captioner("tiny")
+    model = dense_from_captioner(captioner, DenseTinyRecipe())
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 0.1 * weights.std(correction=0) * torch.randn(weights.shape)
+    pieces = captioner.vocabulary.pieces
+    save_video_captioner(tmp_path / "whole", model, pieces, torch.float16)
+    save_video_captioner(tmp_path / "mine", model, pieces, torch.float16, base="tiny")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("mine", "whole")]
+    assert sizes[0] < 0.3 * sizes[1]
+    loaded, _ = load_video_captioner(tmp_path / "mine")
+    old = dict(captioner.decoder.named_parameters())
+    for name, weights in model.decoder.named_parameters():
+        off = (loaded.decoder.get_parameter(name) - weights).norm()
+        if weights.ndim == 2:  # the twin: the base itself, which the difference is there to leave
+            assert off < 0.2 * (weights[: len(old[name]), : old[name].shape[1]] - old[name]).norm(), name
+        else:
+            torch.testing.assert_close(loaded.decoder.get_parameter(name), weights, atol=1e-3, rtol=1e-3)
+    config = json.loads((tmp_path / "mine" / "config.json").read_text())
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config | {"base": "tyni"}))
+    with pytest.raises(CaptionerError, match="unknown captioner 'tyni': did you mean 'tiny'"):
+        load_video_captioner(tmp_path / "mine")
 
 
 def test_models_without_a_trunk_have_folders_too(tmp_path):
