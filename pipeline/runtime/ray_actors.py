@@ -59,7 +59,7 @@ def _weights(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]
         name = f"{path}/{entry.name}"
         if entry.is_dir():
             yield from _weights(entry, name)
-        elif "/weights/" in name:
+        elif "weights/" in name:
             yield name, entry
 
 
