@@ -129,7 +129,7 @@ class LineDisplay(Display):
         if now < self._next_line:
             return
         first, self._next_line = self._next_line == 0.0, now + _LINE_EVERY
-        if progress.streams:
+        if progress.streams and not first:
             print(f"{_standing(progress)}, {progress.events} events", file=self._err)
         elif not first:
             of = f" of {format_time(progress.duration)}" if progress.duration else ""
