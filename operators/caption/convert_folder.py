@@ -19,6 +19,7 @@ from onlooker.operators.caption.convert_read import ReferenceTreeError, Tree, re
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig
 from onlooker.operators.caption.dense_load import load_video_captioner, save_video_captioner
+from onlooker.operators.caption.load import FILES
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
 from onlooker.operators.caption.vid2seq.convert import state_from_reference
 from onlooker.operators.caption.vid2seq.load import build, load_pieces, load_vid2seq, save_vid2seq
@@ -86,7 +87,7 @@ def convert(source: Path, out: Path, how: Conversion, report: Report | None = No
     """Write a parameter tree as a folder that our loaders read.
 
     The folder is made beside its place, loaded and compared, and only then moved there: one that was there stays whole
-    if anything fails.
+    if any of that fails.
 
     Args:
         source: see `convert_read.read_tree`.
@@ -112,11 +113,19 @@ def convert(source: Path, out: Path, how: Conversion, report: Report | None = No
         _save(Path(place), model, how)
         tell("checking", 0.5)
         _check_folder(Path(place), model, how)
-        out.mkdir(exist_ok=True)
-        for path in Path(place).iterdir():
-            os.replace(path, out / path.name)
+        _move(Path(place), out)
     tell("done", 1.0)
     return converted
+
+
+def _move(place: Path, out: Path) -> None:
+    """Put the files of a model into a folder; what another model left there under their names goes."""
+    out.mkdir(exist_ok=True)
+    for name in FILES:
+        if (place / name).exists():
+            os.replace(place / name, out / name)
+        else:
+            (out / name).unlink(missing_ok=True)
 
 
 def find_kind(tree: Tree, pieces: Sequence[str] | None) -> Kind:

@@ -87,7 +87,9 @@ def test_checkpoints_of_flax_become_the_same_folder(tmp_path, tree, words):
 
 def test_vid2seq(tmp_path, tree, capsys):
     arrays = tree_of(TINY)
-    options = ["--config", "max_caption_length=14", "--dtype", "bfloat16"]
+    options = ["--config", "max_caption_length=14", "--dtype", "bfloat16", "--force"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "vocab.txt").write_text("words\nof\nanother\nmodel\n")
     assert run(tree(arrays), tmp_path / "out", *options) == 0
     loaded = load_vid2seq(tmp_path / "out")
     assert loaded.config.num_bins == TINY.num_frames and loaded.config.max_length == 14
