@@ -50,17 +50,14 @@ class Batch:
     """When the newest frame was taken, where that is not known beforehand."""
     states: tuple[StreamState, ...] = ()
     notices: tuple[str, ...] = ()
+    news: bool = False
+    """It only tells of a live stream itself: no stage has anything to do with it, so none may delay it."""
     timing: dict[str, float] = field(default_factory=dict)
     """Seconds of work spent on this batch in each stage."""
     counters: dict[str, int] = field(default_factory=dict)
     """Totals of the source so far."""
     cursor: Any = None
     """Where the source stood after this batch; only between the source and the first stage."""
-
-    @property
-    def news(self) -> bool:
-        """Whether it only tells of a live stream itself: no stage has anything to do with it, so none delays it."""
-        return bool(self.states or self.notices) or (self.info is not None and self.info.live)
 
     @property
     def final(self) -> bool:
@@ -94,15 +91,17 @@ def read_stream(
         info = source.open(Context(graph.runtime.threads, outputs=graph.read_ports(node, sinks)))
         cursor = source.initial_cursor() if after is None else after.cursor
         if after is None:
-            yield Batch(info.stream, info=info, cursor=cursor)
-        over = False
+            yield Batch(info.stream, info=info, cursor=cursor, news=info.live)
+        over, untouched = False, info.live and after is None
         while not over:
             started = time.perf_counter()
             cursor, outputs = source.read(cursor)
             batch = _batch(node, info, outputs)
             batch.cursor = cursor
             batch.timing[node.name] = time.perf_counter() - started
-            over = batch.final
+            over, untouched = batch.final, untouched and not batch.packets
+            # A camera that never brought a frame also ends past the stages, whose models may be loading yet.
+            batch.news = bool(batch.states or batch.notices) or (over and untouched)
             yield batch
     finally:
         source.close()

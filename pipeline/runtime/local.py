@@ -21,6 +21,8 @@ __all__ = ["LocalRunner"]
 
 _POLL = 0.1
 """Seconds after which a blocked thread looks whether the run was abandoned."""
+_LEAVE = 60.0
+"""Seconds that threads may take to leave: one that is loading models cannot be stopped."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class LocalRunner:
                 with contextlib.suppress(queue.Full):
                     waiting.put_nowait(_Failure(_Abandoned()))
             for thread in [*(feed.thread for feed in self._feeds.values()), *workers]:
-                thread.join(timeout=10)
+                thread.join(timeout=_LEAVE)
 
     def interrupt(self) -> None:
         """End all streams soon, with reason ``interrupted``; what was read is still processed."""

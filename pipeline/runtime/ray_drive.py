@@ -214,6 +214,7 @@ class Drive:
         feed.before_last, feed.last = feed.last, reference
         if self._graph.live and isinstance(batch := fetch(reference), Batch):
             if batch.news:
+                feed.ended = batch.final
                 return batch
             feed.reached = (batch.epoch, batch.wall.t) if batch.wall is not None else None
         self._submit(feed, reference)

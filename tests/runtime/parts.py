@@ -175,6 +175,7 @@ class TellerState:
     seen: int = 0
     told: int = 0
     reached: float = -math.inf
+    since: float = 0.0
     epoch: int = 0
     heard: list[str] = field(default_factory=list)
 
@@ -221,13 +222,14 @@ class Teller(Operator[TellerState]):
             event_no=state.told,
             rev=0,
             phase="end",
-            t_start=0.0,
+            t_start=state.since,
             t_end=t,
             t_seen=t,
             score=float(state.total.sum()),
             text=f"{state.seen} {state.total.tolist()} {' '.join(state.heard)}",
         )
         state.told += 1
+        state.since = t
         return Events(state.stream, state.epoch, t, (event,))
 
 
