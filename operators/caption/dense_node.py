@@ -76,12 +76,12 @@ class DenseCaptioner(Operator[DenseState]):
             OnlookerError: the folder holds none, or one whose streaming options have no live form.
         """
         from .dense import search_text
-        from .dense_opening import open_dense_captioner
+        from .dense_opening import open_dense_captioner, require_width
 
         self._model, self._search, self._live = open_dense_captioner(
             self.config.model, context.device, self.config.beam, self.config.revise
         )
-        self._device, self._search_text = context.device, search_text
+        self._device, self._search_text, self._require_width = context.device, search_text, require_width
         options = self._model.config.context
         if (
             not options.early_segments_as_context
@@ -93,6 +93,12 @@ class DenseCaptioner(Operator[DenseState]):
                 f"model {self.config.model!r} has streaming options without a live form: it needs "
                 "early_segments_as_context and normalize_early_timestamps, and neither copy_context nor "
                 "remove_segments_from_wrong_checkpoint"
+            )
+        encoder = self._model.config.encoder
+        if encoder is not None and encoder.temporal_embedding:
+            raise OnlookerError(
+                f"model {self.config.model!r} has a temporal embedding, one vector for each frame, so it has "
+                "no live form: use --mode paper"
             )
 
     def initial_state(self, stream: str) -> DenseState:
@@ -135,6 +141,7 @@ class DenseCaptioner(Operator[DenseState]):
         import torch
 
         assert state.memory is not None
+        self._require_width(self._model, state.memory.centers.shape[1])
         memory = torch.from_numpy(state.memory.centers.copy())[None].to(self._device)  # 1, M, D; packets are read-only
         origin_us = self._since_first(state, state.memory.t_start)
         if self._model.config.spans:

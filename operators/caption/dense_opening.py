@@ -52,3 +52,17 @@ def open_dense_captioner(
         with_times=not config.context.no_timestamp_in_context,
     )
     return OpenedCaptioner(model, search, captions)
+
+
+def require_width(model: DenseCaptioner, width: int) -> None:
+    """Refuse tokens of another tower.
+
+    Raises:
+        OnlookerError: the captioner reads tokens of another width.
+    """
+    wanted = model.config.token_width
+    if width != wanted:
+        tower = "its own trunk: -o tower.model=trunk:FOLDER" if model.encoder is not None else "the one it learnt from"
+        raise OnlookerError(
+            f"the dense captioner reads tokens of width {wanted}, the tower makes {width}: name {tower}"
+        )

@@ -64,8 +64,9 @@ class PaperCaptioner(Operator[PaperState]):
         Raises:
             OnlookerError: the folder holds none, or another kind.
         """
-        from .dense_opening import open_dense_captioner
+        from .dense_opening import open_dense_captioner, require_width
 
+        self._require_width = require_width
         self._model, self._search, self._captions = open_dense_captioner(
             self.config.model, context.device, self.config.beam
         )
@@ -115,6 +116,7 @@ class PaperCaptioner(Operator[PaperState]):
                     f"paper mode holds all frames, at most {self.config.most}: take fewer (-o decode.frames=64), or "
                     "watch a stream with --graph dense"
                 )
+            self._require_width(self._model, tokens.grid.shape[1])
             state.epoch = tokens.epoch
             state.frames.append(torch.from_numpy(tokens.all.copy()))  # N, D; packets are read-only
         return Outputs()

@@ -21,6 +21,7 @@ from onlooker.operators.tower.errors import TowerError, UnknownModelError
 from onlooker.operators.tower.git import GIT_PREFIX, load_git_tower
 from onlooker.operators.tower.text import TextReader
 from onlooker.operators.tower.tower import Tower
+from onlooker.operators.tower.trunk import TRUNK_PREFIX, load_trunk_tower
 from onlooker.operators.tower.vision import vision_reader
 
 EMBEDDED = {"tiny": Path(__file__).parent / "weights" / "tiny"}
@@ -56,8 +57,9 @@ def load_tower(name: str, pretrained: str | None = None, parts: Parts = "both", 
     Args:
         name: ``tiny`` (ships with the package, never touches the network); an open_clip model with its pretrained
             tag or checkpoint file, ``ViT-B-32:openai``; ``hf-hub:owner/name``; a folder with
-            ``open_clip_config.json`` and weights, also as ``local-dir:FOLDER``; a checkpoint in such a folder; or
-            ``git:owner/name`` or ``git:FOLDER``, the image encoder of a GIT checkpoint of transformers.
+            ``open_clip_config.json`` and weights, also as ``local-dir:FOLDER``; a checkpoint in such a folder;
+            ``git:owner/name`` or ``git:FOLDER``, the image encoder of a GIT checkpoint of transformers; or
+            ``trunk:FOLDER``, the trunk inside a dense captioner's folder.
         pretrained: the tag or checkpoint file, where ``name`` does not hold it.
         parts: ``image`` or ``text`` keeps one side only, which saves the other's memory.
         device: where the model runs; results come back on the CPU.
@@ -85,6 +87,8 @@ def _load(full: str, parts: Parts, device: torch.device) -> Tower:
         raise TowerError(f"parts must be 'both', 'image' or 'text', got {parts!r}")
     if full.startswith(GIT_PREFIX):
         return load_git_tower(full, parts, device)
+    if full.startswith(TRUNK_PREFIX):
+        return load_trunk_tower(full, parts, device)
     source = _resolve(full)
     model = _create(full, source)
     preprocess = open_clip.get_model_preprocess_cfg(model)

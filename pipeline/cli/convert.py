@@ -45,16 +45,19 @@ kinds:
 
 _NEXT = {
     "git-dense": (
-        "from onlooker.operators.caption.dense_load import load_video_captioner",
-        "model, words = load_video_captioner({out!r})",
-        "model.decode(frames).tokens  # frames: (videos, {frames}, height, width, 3) uint8",
+        "next, frames over a whole file as in the paper, or the live form:",
+        "onlooker run VIDEO --graph dense --mode paper -o decode.frames={frames} -o tower.model=trunk:{out} "
+        "-o caption.model={out}",
+        "onlooker run VIDEO --graph dense -o tower.model=trunk:{out} -o caption.model={out}",
     ),
     "git-paragraph": (
+        "next, in Python:",
         "from onlooker.operators.caption.dense_load import load_video_captioner",
         "model, words = load_video_captioner({out!r})",
         "model.decode(frames)  # frames: (videos, {frames}, height, width, 3) uint8",
     ),
     "vid2seq": (
+        "next, in Python:",
         "from onlooker.operators.caption.vid2seq.load import load_vid2seq",
         "from onlooker.operators.caption.vid2seq.decoding import decode_videos",
         "decode_videos(load_vid2seq({out!r}), features).tokens  # features: (videos, {frames}, {width}) float32",
@@ -184,6 +187,7 @@ def _tell(converted: Converted, out: Path) -> None:
         told = " ".join(f"{name}={json.dumps(value)}" for name, value in sorted(converted.assumed.items()))
         print(f"as released, change it by --config: {told}")
     encoder = config.get("encoder") or config
-    print("next, in Python:")
-    for line in _NEXT[converted.kind]:
+    heading, *lines = _NEXT[converted.kind]
+    print(heading)
+    for line in lines:
         print("  " + line.format(out=str(out), frames=encoder["num_frames"], width=config.get("width")))

@@ -16,6 +16,7 @@ from ..caption.dense_parts import LENGTH, PIECES, dense, paragraph, videos
 from ..caption.flax_files import nested, packed
 from ..caption.test_vid2seq import TINY
 from ..caption.test_vid2seq_weights import tree_of
+from ..videos import write_video
 
 HEADS = ["--config", "backbone_args.num_heads=2", "--config", "text_decoder_args.num_heads=2"]
 SMALL = [*HEADS, "--config", f"max_caption_length={LENGTH}"]
@@ -68,7 +69,20 @@ def test_sizes_are_read_off_the_arrays(tmp_path, tree, words, capsys):
     assert loaded.decode(videos()).tokens.tolist() == model.decode(videos()).tokens.tolist()
     assert loaded.decode(videos()).tokens.tolist() != dense(2).decode(videos()).tokens.tolist()
     said = capsys.readouterr().out
-    assert "git-dense" in said and "num_dense_outputs=8" in said and f"load_video_captioner('{tmp_path}/out')" in said
+    assert "git-dense" in said and "num_dense_outputs=8" in said and f"tower.model=trunk:{tmp_path}/out" in said
+
+
+def test_what_it_says_comes_next_runs(tmp_path, tree, words, capsys):
+    video = tmp_path / "video.mp4"
+    write_video(video, 250)
+    assert run(tree(to_reference(dense(1))), tmp_path / "out", *words, *SMALL) == 0
+    commands = [line.split() for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("onlooker")]
+    assert len(commands) == 2
+    for number, (_, *arguments) in enumerate(commands):
+        given = [str(video) if word == "VIDEO" else word for word in arguments]
+        events = tmp_path / f"{number}.jsonl"
+        assert main([*given, "--runner", "local", "--quiet", "--events", str(events)]) == 0
+        assert events.read_text().count("onlooker.stream.v1") == 2
 
 
 def test_checkpoints_of_flax_become_the_same_folder(tmp_path, tree, words):
