@@ -145,7 +145,8 @@ def main() -> None:
     if not arguments.table:
         data, captioner = data_root(arguments.data), own_captioner(base.start)
         videos = SceneVideos(Split.open(data, arguments.cache, None, "train"), captioner.vocabulary, base.scenes)
-        streams = draw_streams(data, arguments.cache, "test", captioner.vocabulary, arguments.test_videos, base.scenes)
+        photographs = Split.open(data, arguments.cache, None, "test")
+        streams = draw_streams(photographs, captioner.vocabulary, arguments.test_videos, base.scenes)
         done = {(run["variant"], run["seed"]) for run in read_runs(arguments.runs, arguments.steps)}
         todo = [(n, s) for s in range(arguments.seeds) for n in wanted if (n, s) not in done]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,22 +1,21 @@
 """Are the captions of the dense graph, and their starts and ends, true? On streams made of test photographs.
 
-    python benchmarks/dense_quality.py --data FOLDER --cache FOLDER [--model tiny] [--streams 30] [--seconds 180]
+    python benchmarks/dense_quality.py --data FOLDER [--model tiny] [--streams 30] [--seconds 180]
 
 Streams show photographs for 5 to 14 s each at one frame a second; in a quarter of the cuts both are seen side by side,
 so that events overlap. They go through the memory and the captioner of the graph `dense`. In the same run, the same
 decoder captions chunks of fixed length, which is how captions are made without a streaming memory. Twins: the frames
-of a stream in another order; the truth of another stream. `--cache` is a token cache (`onlooker train` fills one).
+of a stream in another order; the truth of another stream.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
 from common import publish, table
-from dense_scenes import SCORES, SceneStream, Told, Watcher, draw_streams, in_chunks, score
+from dense_scenes import SCORES, SceneStream, Told, Watcher, draw_streams, encoded, in_chunks, score
 from rich.progress import track
 
 from onlooker.operators.caption.metrics.meteor import Meteor
@@ -29,9 +28,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="the data folder (default: ONLOOKER_DATA)")
-    parser.add_argument("--cache", type=Path, required=True, help="token cache")
     parser.add_argument("--split", default="test", choices=("dev", "test"))
     parser.add_argument("--model", default="tiny", help="name or folder of a dense captioner")
+    parser.add_argument("--photographs", type=int, default=1000, help="that streams are made of")
     parser.add_argument("--streams", type=int, default=30)
     parser.add_argument("--seconds", type=int, default=180)
     parser.add_argument("--chunks", type=int, nargs="+", default=[5, 10], help="lengths of the chunks, seconds")
@@ -44,8 +43,8 @@ def main() -> None:
     watch = Watcher(arguments.model, arguments.horizon, arguments.interval, arguments.beam)
     recipe = SceneRecipe(frames=arguments.seconds)
     vocabulary = own_captioner("tiny").vocabulary
-    data = data_root(arguments.data)
-    streams = draw_streams(data, arguments.cache, arguments.split, vocabulary, arguments.streams, recipe)
+    photographs = encoded(data_root(arguments.data), arguments.split, arguments.photographs)
+    streams = draw_streams(photographs, vocabulary, arguments.streams, recipe)
     told: dict[str, list[list[Told]]] = {"live form": []}
     for stream in track(streams, "captioning"):
         told["live form"].append(watch(stream.tokens))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from rich.progress import track
 
 from onlooker.operators.caption.dense_node import DenseCaptioner
 from onlooker.operators.caption.metrics.dense import VideoCaptions
@@ -17,8 +19,10 @@ from onlooker.operators.caption.wordpiece import WordPiece
 from onlooker.operators.contract import Context, Inputs
 from onlooker.operators.memory.node import ClusteringMemory
 from onlooker.operators.packets import Tokens
+from onlooker.operators.tower import load_tower
 from onlooker.training.captions import Split
 from onlooker.training.dvc_scenes import SceneRecipe, SceneVideos
+from onlooker.training.flickr import read_split
 
 SCORES = ("CIDEr", "METEOR", "SODA_c", "F1", "precision", "recall")
 
@@ -41,18 +45,30 @@ class SceneStream:
     truth: list[Told]
 
 
+def encoded(data: Path, split: str, count: int) -> Split:
+    """The first photographs of a split as the `tiny` tower sees them, one view each."""
+    photographs = read_split(data, split)
+    tower = load_tower("tiny", parts="image")
+    tokens = []
+    for name in track(photographs.files[:count], f"encoding photographs of {split}"):
+        with Image.open(photographs.images / name) as image:
+            tokens.append(tower.encode_frames(tower.preprocess([image.convert("RGB")]), batch=1).tokens)
+    views = torch.stack(tokens).numpy().astype(np.float16)  # P, 1, N, D
+    captions = [list(texts) for texts in photographs.captions[:count]]
+    return Split(views, np.ones(views.shape[:2], np.bool_), captions)
+
+
 def draw_streams(
-    data: Path, cache: Path, split: str, vocabulary: WordPiece, count: int, recipe: SceneRecipe, seed: int = 0
+    photographs: Split, vocabulary: WordPiece, count: int, recipe: SceneRecipe, seed: int = 0
 ) -> list[SceneStream]:
-    """Random streams of the photographs of a split, the same for the same seed."""
-    photographs = Split.open(data, cache, None, split)
+    """Random streams of photographs, the same for the same seed; every event has its photograph's first caption."""
     videos = SceneVideos(photographs, vocabulary, recipe)
     streams = []
     for number in range(count):
         video, shown = videos.draw(np.random.default_rng([seed, number]))
         times = zip(video.events.start_us, video.events.end_us, strict=True)
         truth = [
-            Told(start / 1e6, end / 1e6, photographs.captions[photograph][0])
+            Told(float(start) / 1e6, float(end) / 1e6, photographs.captions[photograph][0])
             for (start, end), photograph in zip(times, shown, strict=True)
         ]
         streams.append(SceneStream(video.tokens, truth))

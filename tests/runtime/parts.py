@@ -104,7 +104,9 @@ class Counter(Source[int]):
             for i in range(cursor, stop)
         ]
         if config.progress:
-            Path(config.progress).write_text(str(stop))
+            partial = Path(f"{config.progress}.part")
+            partial.write_text(str(stop))
+            partial.replace(config.progress)  # at once, since a test reads it at any moment
         end = End("complete", stop / FPS) if stop == config.frames else None
         counters = {"frames_in": stop, "torch_imported": int("torch" in sys.modules)}
         return stop, SourceOutputs({"frames": frames}, (stop - 1) / FPS, end, counters)
