@@ -36,6 +36,9 @@ Mode = Literal["live", "paper"]
 EMBEDDED_MODEL = "tiny"
 """The model whose weights come with the package."""
 
+_DECODERS = ("git_captioner", "dense_captioner", "paper_captioner")
+"""Nodes that read the tokens of the tower they were trained with."""
+
 
 @dataclass
 class Plan:
@@ -112,7 +115,7 @@ def _drop_idle(plan: Plan) -> None:
     decoders = [
         n.name
         for n in plan.graph.nodes
-        if n.use == "git_captioner" and getattr(n.config, "model", None) == EMBEDDED_MODEL
+        if n.use in _DECODERS and getattr(n.config, "model", None) == EMBEDDED_MODEL
     ]
     if foreign is not None and decoders:
         idle += decoders

@@ -93,8 +93,9 @@ def test_without_queries_nothing_scores_them():
     assert "queries" in [n.name for n in make_plan("file", queries=["a dog"]).graph.nodes]
 
 
-def test_another_tower_does_not_get_the_embedded_captioner():
-    plan = make_plan("file", model="ViT-B-32", queries=["a dog"])
+@pytest.mark.parametrize("graph", ["file", "dense", "dense-paper"])
+def test_another_tower_does_not_get_the_embedded_captioner(graph):
+    plan = make_plan(graph, model="ViT-B-32", queries=["a dog"])
     assert [n.name for n in plan.graph.nodes] == ["decode", "tower", "queries"]
     assert "no captions" in plan.notices[0]
 
