@@ -81,7 +81,8 @@ class Watcher:
     def __init__(self, model: str, horizon: float, interval: float, beam: int | None = None) -> None:
         """Load the model."""
         self.memory = ClusteringMemory(ClusteringMemory.Config(horizon=horizon, times=True))
-        self.captioner = DenseCaptioner(DenseCaptioner.Config(model=model, interval=interval, beam=beam))
+        config = DenseCaptioner.Config(model=model, interval=interval, beam=beam, shortest=1.0)  # as in the graph
+        self.captioner = DenseCaptioner(config)
         self.memory.open(Context())
         self.captioner.open(Context())
 

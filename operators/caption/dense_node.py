@@ -36,6 +36,7 @@ class DenseCaptionerConfig(Config):
         ge=0,
         description="Seconds by which an interval has to move to be told again before it is final.",
     )
+    shortest: float = Field(default=0.0, ge=0, description="Seconds; an event that is shorter is not told.")
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ class DenseCaptioner(Operator[DenseState]):
         from .dense_opening import open_dense_captioner, require_width
 
         self._model, self._search, self._live = open_dense_captioner(
-            self.config.model, context.device, self.config.beam, self.config.revise
+            self.config.model, context.device, self.config.beam, self.config.revise, self.config.shortest
         )
         self._device, self._search_text, self._require_width = context.device, search_text, require_width
         options = self._model.config.context

@@ -23,7 +23,7 @@ class OpenedCaptioner(NamedTuple):
 
 
 def open_dense_captioner(
-    name_or_folder: str, device: str, beam: int | None = None, revise: float = 0.0
+    name_or_folder: str, device: str, beam: int | None = None, revise: float = 0.0, shortest: float = 0.0
 ) -> OpenedCaptioner:
     """Load a dense captioner.
 
@@ -32,6 +32,7 @@ def open_dense_captioner(
         device: where it runs.
         beam: beams, 1 = greedy; None for the model's own search.
         revise: seconds by which an interval has to move to be told again.
+        shortest: seconds below which an event is not told.
 
     Raises:
         OnlookerError: there is no such captioner, or one that writes one text about a whole video.
@@ -50,6 +51,7 @@ def open_dense_captioner(
         lambda ids: wordpiece_text(ids, pieces),
         round(revise * 1e6),
         with_times=not config.context.no_timestamp_in_context,
+        shortest_us=round(shortest * 1e6),
     )
     return OpenedCaptioner(model, search, captions)
 

@@ -76,6 +76,7 @@ class LiveCaptions:
         detokenize: words of ids.
         revise_us: an interval that moved by less is not told again before it is final.
         with_times: the model sees the times of earlier captions.
+        shortest_us: what is shorter is not told; the model's own context keeps it.
     """
 
     times: TimeTokens
@@ -85,6 +86,7 @@ class LiveCaptions:
     detokenize: Callable[[list[int]], str]
     revise_us: int = 1_000_000
     with_times: bool = False
+    shortest_us: int = 0
 
     def advance(self, context: LiveContext, origin_us: int, point_us: int) -> list[Told]:
         """Go to the point `point_us` of a memory that started at `origin_us`; returns what is final by that."""
@@ -159,7 +161,7 @@ class LiveCaptions:
         return found
 
     def read(self, row: Tensor, origin_us: int, age_us: int) -> dict[int, LiveCaption]:
-        """The captions of a row by their place; those without words, or whose times are none, are left out.
+        """The captions of a row by their place; those without words, without times or too short are left out.
 
         Args:
             row: (1, L) int64, with the begin token.
@@ -172,7 +174,8 @@ class LiveCaptions:
             text = caption_text(words, self.detokenize, ())
             if text and min(event.start_bin, event.end_bin) >= 0:
                 start, end = sorted((event.start_us, event.end_us))
-                found[place] = LiveCaption(origin_us + start, origin_us + end, text, words)
+                if end - start >= self.shortest_us:
+                    found[place] = LiveCaption(origin_us + start, origin_us + end, text, words)
         return found
 
     def _differs(self, before: LiveCaption, now: LiveCaption) -> bool:

@@ -258,6 +258,14 @@ class TestContext:
         told = live.add(context, self.row(6))
         assert [(t.phase, t.caption.text, t.caption.rev) for t in told] == [("update", "scene0 scene2", 1)]
 
+    def test_what_is_too_short_is_context_alone(self):
+        live, context = self.captions(shortest_us=1_500_000), LiveContext()
+        live.advance(context, 0, 7_000_000)
+        told = live.add(context, self.row(WORDS + 2, WORDS + 3, 4, WORDS + 3, WORDS + 5, 5, WORDS + 6, WORDS + 6, 6))
+        assert [t.caption.text for t in told] == ["scene1"]
+        assert live.prefix(context).tolist() == self.row(4, 5, 6).tolist()
+        assert [t.caption.text for t in live.finish(context)] == ["scene1"]
+
     def test_an_empty_output_tells_nothing(self):
         live, context = self.captions(), LiveContext()
         live.advance(context, 0, 7_000_000)
