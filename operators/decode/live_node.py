@@ -70,6 +70,7 @@ class LiveSourceConfig(Config):
         shared = {name: getattr(self, name) for name in LiveOptions.__slots__ if name in type(self).model_fields}
         shared["policy"] = self.policy or ("block" if address.kind == "file" else "latest")
         shared["preview"] = self.preview if previews else None
+        shared["longest_wait"] = None if shared["policy"] == "block" else self.target_latency
         return LiveOptions(**shared, size=(self.height, self.width))
 
 

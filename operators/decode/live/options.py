@@ -26,6 +26,8 @@ class LiveOptions:
     """What gives way when the consumer is slow; `block` is for sources that can wait: files and test patterns."""
     queue: int = 8
     """Frames that `drop_oldest` and `block` keep."""
+    longest_wait: float | None = None
+    """A frame that waited longer gives way to a newer one, if there is one; None for never."""
     hwaccel: HardwareDecoding = "none"
     """Where pictures are decoded; falls back to the CPU. `auto` takes the first device that works."""
     threads: int = 0
@@ -63,6 +65,8 @@ class LiveOptions:
             raise ValueError(f"unknown policy or hwaccel: {self.policy!r}, {self.hwaccel!r}")
         if not 0 < self.stall_after <= self.reconnect_after or self.connect_timeout <= 0:
             raise ValueError("times must satisfy 0 < stall_after <= reconnect_after and 0 < connect_timeout")
+        if self.longest_wait is not None and (self.policy == "block" or not self.longest_wait > 0):
+            raise ValueError(f"longest_wait must be positive, and block drops nothing, got {self.longest_wait}")
         if self.queue < 1 or self.threads < 0 or self.record < 0 or self.record_bytes < 1:
             raise ValueError("queue and record_bytes must be positive, threads and record not negative")
 

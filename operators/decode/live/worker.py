@@ -8,6 +8,7 @@ its parent is gone, whatever the capturing thread is doing.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -59,6 +60,7 @@ class _Worker:
         self._address = LiveAddress.from_wire(order["address"])
         options = LiveOptions.from_wire(order["options"])
         self._handoff: Handoff[Decoded] = Handoff(options.policy, options.queue)
+        self._longest_wait = math.inf if options.longest_wait is None else options.longest_wait
         self._capture = Capture(self._address, options, self._handoff, channel.send)
         self._pictures = _Pictures(options.size, options.preview)
         self._end: Header | None = None
@@ -113,13 +115,19 @@ class _Worker:
     def _send(self) -> None:
         while True:
             decoded = self._handoff.take(_PULSE)
-            if decoded is not None:
+            if decoded is not None and self._late(decoded):
+                self._handoff.spoil("late")
+            elif decoded is not None:
                 self._send_frame(decoded)
             elif self._end is not None and self._handoff.empty:
                 self._channel.send({**self._end, **self._status()})
                 return
             elif self._handoff.wanted:
                 self._channel.send({"is": "alive", **self._status()})
+
+    def _late(self, decoded: Decoded) -> bool:
+        """Whether a frame grew too old here while newer ones came; the newest there is goes out at any age."""
+        return not self._handoff.empty and time.monotonic() - decoded.arrival > self._longest_wait
 
     def _status(self) -> Header:
         capture = self._capture
