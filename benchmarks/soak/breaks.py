@@ -133,11 +133,13 @@ def faults(soak: Soak) -> Found:
                 time.sleep(soak.args.window)
             during: list[Window] = []
             states, frames = len(watched.states[name]), len(watched.frames[name])
+            began = time.monotonic()
             with _window(watched, during):
                 camera = fault.begin(camera)
                 over, meanwhile = time.monotonic(), len(watched.frames[name]) - frames
                 back = watched.first_after(name, over).came - over
                 watched.more(name, 3)
+                time.sleep(max(0.0, began + soak.args.fault - time.monotonic()))  # a quantile needs its samples
             told = ", ".join(dict.fromkeys(str(state) for state in watched.states[name][states:])) or "nothing"
             lines.append((fault, told, back, meanwhile, during[0]))
             say(f"{fault.name}: {told}; frames {back:.1f} s after it was over")
