@@ -113,9 +113,7 @@ def _drop_idle(plan: Plan) -> None:
     towers = {n.name: str(getattr(n.config, "model", "")) for n in plan.graph.nodes if n.use == "clip_tower"}
     foreign = next((m for m in towers.values() if m != EMBEDDED_MODEL), None)
     decoders = [
-        n.name
-        for n in plan.graph.nodes
-        if n.use in _DECODERS and getattr(n.config, "model", None) == EMBEDDED_MODEL
+        n.name for n in plan.graph.nodes if n.use in _DECODERS and getattr(n.config, "model", None) == EMBEDDED_MODEL
     ]
     if foreign is not None and decoders:
         idle += decoders
