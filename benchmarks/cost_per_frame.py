@@ -40,6 +40,9 @@ Curve = list[tuple[float, float]]
 FRAMES = 60
 """A minute, at a frame a second."""
 
+COMPARED = 4
+"""Minutes that are compared side by side: what a frame costs depends on how much the model has to say about it."""
+
 
 class Live:
     """Memory and captioner of the `dense` graph over one stream."""
@@ -98,16 +101,16 @@ def live_curve(live: Live, shown: npt.NDArray[np.float32], minutes: int) -> tupl
 def side_by_side(
     live: Live, kept: dict[int, list[Any]], shown: npt.NDArray[np.float32], rounds: int
 ) -> dict[int, list[float]]:
-    """Milliseconds per frame of the minute that follows each kept state, `rounds` times, frame by frame in turns."""
+    """Milliseconds per frame of the minutes that follow each kept state, `rounds` times, frame by frame in turns."""
     costs: dict[int, list[float]] = {minute: [] for minute in kept}
     for _ in range(rounds):
         running = copy.deepcopy(kept)
         spent = dict.fromkeys(kept, 0.0)
-        for n in range(FRAMES):
+        for n in range(COMPARED * FRAMES):
             for minute, states in running.items():
                 spent[minute] += live.step(states, float(minute * FRAMES + n), frame(shown, n))
         for minute, seconds in spent.items():
-            costs[minute].append(seconds / FRAMES * 1e3)
+            costs[minute].append(seconds / (COMPARED * FRAMES) * 1e3)
     return costs
 
 
@@ -166,7 +169,7 @@ def main() -> None:
     """Measure, print the table, draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=int, default=60, help="of video (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="of the comparison side by side (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of the comparison side by side (default: %(default)s)")
     parser.add_argument("--budget", type=float, default=20, help="seconds for one re-encoding (default: %(default)s)")
     parser.add_argument("--out", help="also write the table to this Markdown file, and the plot beside it")
     args = parser.parse_args()
