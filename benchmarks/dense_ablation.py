@@ -28,9 +28,8 @@ from torch import Tensor
 from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import MemoryConfig, SearchConfig
-from onlooker.operators.caption.dense_events import wordpiece_text
+from onlooker.operators.caption.dense_opening import row_reader
 from onlooker.operators.caption.git import Context, GitDecoder
-from onlooker.operators.caption.live import LiveCaptions
 from onlooker.operators.caption.metrics.meteor import Meteor
 from onlooker.training.captioner import own_captioner
 from onlooker.training.captions import Split
@@ -94,14 +93,7 @@ def one_run(
 
 def decoded(model: DenseCaptioner, captioner: Captioner, streams: list[SceneStream]) -> list[list[Told]]:
     """The captions of whole videos, each T frames long."""
-    config = model.config
-    reader = LiveCaptions(
-        config.times,
-        config.max_length,
-        config.decoder.begin_token,
-        config.decoder.end_token,
-        lambda ids: wordpiece_text(ids, captioner.vocabulary.pieces),
-    )
+    reader = row_reader(model.config, captioner.vocabulary.pieces)
     told = []
     for first in range(0, len(streams), 10):
         tokens = torch.stack([stream.tokens for stream in streams[first : first + 10]])

@@ -66,6 +66,14 @@ class Secrets:
         safe = "" if ":" in _PLACE.sub("", login[2]) else ":"
         return login[1] + self._replaced(login[2], where, safe) + self._replaced(text[login.end(2) :], where)
 
+    @staticmethod
+    def written(source: str) -> str:
+        """Return what anybody can read of a source: without its places and a login that is made of places alone."""
+        login = _LOGIN.match(source)
+        if login and not _PLACE.sub("", login[2]).strip(":"):
+            source = login[1] + source[login.end() :]
+        return _PLACE.sub("", source)
+
     def mask(self, value: Any) -> Any:
         """Return a text, or a document of mappings, lists and plain values, with every used value as ``***``."""
         if isinstance(value, Mapping):

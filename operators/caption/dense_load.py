@@ -17,11 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
 from onlooker.operators.caption.difference import as_difference, with_difference
-from onlooker.operators.caption.load import FILES, CaptionerError, load_captioner, require_files
+from onlooker.operators.caption.load import FILES, CaptionerError, embedded_weights, require_files
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
 
 VideoCaptioner = DenseCaptioner | ParagraphCaptioner
@@ -127,10 +126,7 @@ def _folder(name_or_folder: str | Path) -> Path:
 
 def _base_weights(name: str) -> dict[str, Tensor]:
     """The decoder of an embedded captioner as part of a dense model."""
-    captioner = load_captioner(name)
-    if not isinstance(captioner, Captioner):
-        raise ValueError(f"base {name!r} is no captioner of ours")
-    return {_DECODER + part: weights.detach().cpu() for part, weights in captioner.decoder.named_parameters()}
+    return {_DECODER + part: weights for part, weights in embedded_weights(name).items()}
 
 
 def _build(values: dict[str, Any]) -> VideoCaptioner:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import OnlookerError
 from .dense import DenseCaptioner
-from .dense_config import SearchConfig
+from .dense_config import DenseConfig, SearchConfig
 from .dense_events import wordpiece_text
 from .dense_load import load_video_captioner
 from .live import LiveCaptions
@@ -40,10 +41,15 @@ def open_dense_captioner(
     model, pieces = load_video_captioner(name_or_folder, device)
     if not isinstance(model, DenseCaptioner):
         raise OnlookerError(f"model {name_or_folder!r} writes one text about a whole video, not events with times")
-    config, search = model.config, model.config.search
+    search = model.config.search
     if beam is not None:
         search = SearchConfig("greedy" if beam == 1 else "beam", beam, search.alpha)
-    captions = LiveCaptions(
+    return OpenedCaptioner(model, search, row_reader(model.config, pieces, revise, shortest))
+
+
+def row_reader(config: DenseConfig, pieces: Sequence[str], revise: float = 0.0, shortest: float = 0.0) -> LiveCaptions:
+    """What reads the rows that a dense captioner decodes; arguments as of `open_dense_captioner`."""
+    return LiveCaptions(
         config.times,
         config.max_length,
         config.decoder.begin_token,
@@ -53,7 +59,6 @@ def open_dense_captioner(
         with_times=not config.context.no_timestamp_in_context,
         shortest_us=round(shortest * 1e6),
     )
-    return OpenedCaptioner(model, search, captions)
 
 
 def require_width(model: DenseCaptioner, width: int) -> None:

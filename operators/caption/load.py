@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ..errors import OnlookerError
 from .captioner import Captioner, CaptionModel, DecodeOptions
@@ -58,6 +59,17 @@ def load_captioner(name_or_folder: str | Path, device: str = "cpu") -> CaptionMo
         return _loaded[key]
 
 
+def embedded_weights(name: str) -> dict[str, Tensor]:
+    """The decoder's weights of a captioner that comes with the package, float32, a tied kernel told once.
+
+    Raises:
+        CaptionerError: no captioner of that name comes with the package.
+    """
+    if name not in captioner_names():
+        raise _unknown(name, ", ".join(captioner_names()))
+    return _stored(_WEIGHTS / name)
+
+
 def _folder(name_or_folder: str | Path) -> Path | None:
     """The folder of a captioner; None for a name on the hub."""
     name = str(name_or_folder)
@@ -68,9 +80,13 @@ def _folder(name_or_folder: str | Path) -> Path | None:
         return folder
     if _HUB_NAME.fullmatch(name) and not name.startswith("."):
         return None
+    known = f"{', '.join(captioner_names())}, a folder, or a name on the Hugging Face hub as microsoft/git-base"
+    raise _unknown(name, known)
+
+
+def _unknown(name: str, known: str) -> CaptionerError:
     near = difflib.get_close_matches(name, captioner_names(), n=1, cutoff=0.5)
-    known = f"known: {', '.join(captioner_names())}, a folder, or a name on the Hugging Face hub as microsoft/git-base"
-    raise CaptionerError(f"unknown captioner {name!r}: {f'did you mean {near[0]!r}?' if near else known}")
+    return CaptionerError(f"unknown captioner {name!r}: {f'did you mean {near[0]!r}?' if near else f'known: {known}'}")
 
 
 def _load(folder: Path) -> Captioner:
@@ -80,13 +96,17 @@ def _load(folder: Path) -> Captioner:
         decoder = GitDecoder(GitConfig(**values["decoder"]))
         options = DecodeOptions(**values["decoding"])
         memory_size = int(values["memory_size"])
-        state = {key: tensor.to(torch.float32) for key, tensor in load_file(folder / "model.safetensors").items()}
+        state = _stored(folder)
         if decoder.config.tie_word_embeddings:
             state["output.weight"] = state["words.weight"]
         decoder.load_state_dict(state)
         return Captioner(decoder, WordPiece.from_file(folder / "vocab.txt"), memory_size, options)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CaptionerError(f"captioner {folder.name!r} cannot be loaded: {error}") from error
+
+
+def _stored(folder: Path) -> dict[str, Tensor]:
+    return {name: weights.to(torch.float32) for name, weights in load_file(folder / "model.safetensors").items()}
 
 
 def require_files(folder: Path, kind: str) -> None:

@@ -8,20 +8,25 @@ from collections.abc import Sequence
 
 from onlooker.operators.errors import OnlookerError
 
+from ..secrets import Secrets
+
 __all__ = ["forget_hidden_sources", "hide_in_process_list"]
 
 _VARIABLE = "ONLOOKER_HIDDEN_SOURCE_"
 
 
-def hide_in_process_list(sources: Sequence[str]) -> None:
+def hide_in_process_list(sources: Sequence[str], secrets: Secrets) -> None:
     """Start this command anew with the credentials of its sources in its environment, if they stand in its arguments.
 
     Everybody on a machine can read the arguments of a process, and Ray shows them; the environment only its user can.
+
+    Raises:
+        SecretsError: a source names a secret that cannot be had beside one that is written out.
     """
     arguments, environment = list(sys.orig_argv[1:]), dict(os.environ)
     for number, source in enumerate(sources):
-        if source in arguments and _is_secret(source):
-            environment[f"{_VARIABLE}{number}"] = source
+        if source in arguments and _is_secret(secrets.written(source)):
+            environment[f"{_VARIABLE}{number}"] = secrets.resolve(source, "the source")
             arguments[arguments.index(source)] = f"${{env:{_VARIABLE}{number}}}"
     if arguments != sys.orig_argv[1:] and os.name == "posix":
         os.execve(sys.executable, [sys.orig_argv[0], *arguments], environment)
@@ -34,7 +39,7 @@ def forget_hidden_sources() -> None:
 
 
 def _is_secret(source: str) -> bool:
-    if "://" not in source or "${" in source:
+    if "://" not in source:
         return False
     from onlooker.operators.decode.live.address import parse_source
 

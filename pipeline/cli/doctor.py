@@ -69,8 +69,8 @@ def _look_at_source(args: argparse.Namespace) -> int:
 
     if not 0 < args.seconds <= 3600:
         raise UsageError(f"--seconds must lie between 0 and 3600, not {args.seconds:g}.")
-    hide_in_process_list([args.source])
     secrets = Secrets(args.secrets)
+    hide_in_process_list([args.source], secrets)
     text = secrets.resolve(args.source, "the source")
     forget_hidden_sources()
 

@@ -104,7 +104,7 @@ def add_secrets_option(parser: Any) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
-    hide_in_process_list(args.sources)
+    hide_in_process_list(args.sources, Secrets(args.secrets))
     return watch(args.sources, args)
 
 
