@@ -15,6 +15,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 __all__ = [
+    "AlarmData",
+    "AlarmEvent",
     "AnyEvent",
     "CaptionData",
     "CaptionEvent",
@@ -36,7 +38,7 @@ __all__ = [
 Phase = Literal["new", "update", "end"]
 
 # What only live streams have to say; left out of a line where it is null.
-_LIVE_DATA = ("message", "retry_in", "new_epoch")
+_LIVE_DATA = ("message", "retry_in", "new_epoch", "ask")
 _LIVE_SIDE = ("age_ms", "counters")
 
 _STREAM_NAME = r"^[A-Za-z0-9._-]+$"
@@ -95,6 +97,7 @@ class CaptionData(EventData):
     """A sentence about a span of the stream."""
 
     text: str = Field(description="The caption.")
+    ask: str | None = Field(default=None, description="The question that the caption answers, if somebody asked.")
 
 
 class QueryData(EventData):
@@ -115,6 +118,17 @@ class StreamData(EventData):
     message: str | None = Field(default=None, description="What is wrong and what to do, for people.")
     retry_in: float | None = Field(default=None, description="Seconds until the next attempt to connect.")
     new_epoch: int | None = Field(default=None, description="media_epoch of the other events from now on.")
+
+
+class AlarmData(EventData):
+    """Something is wrong with onlooker itself; it ends when all is well again.
+
+    Alarms of the bus stand in the stream `bus`; their times are seconds since it began, their `media_epoch` is that
+    moment.
+    """
+
+    code: str = Field(description="What: disk_full, run_lost ...")
+    message: str = Field(description="What is wrong and what to do, for people.")
 
 
 class Event(_Model):
@@ -195,10 +209,18 @@ class StreamEvent(Event):
     data: StreamData
 
 
-AnyEvent = Annotated[CaptionEvent | QueryEvent | StreamEvent, Field(discriminator="type")]
-_ADAPTER: TypeAdapter[CaptionEvent | QueryEvent | StreamEvent] = TypeAdapter(AnyEvent)
-_EVENT_TYPES: dict[str, type[CaptionEvent] | type[QueryEvent] | type[StreamEvent]] = {
-    cls.kind: cls for cls in (CaptionEvent, QueryEvent, StreamEvent)
+class AlarmEvent(Event):
+    """``onlooker.alarm.v1``."""
+
+    kind: ClassVar[str] = "alarm"
+    type: Literal["onlooker.alarm.v1"] = "onlooker.alarm.v1"
+    data: AlarmData
+
+
+AnyEvent = Annotated[CaptionEvent | QueryEvent | StreamEvent | AlarmEvent, Field(discriminator="type")]
+_ADAPTER: TypeAdapter[CaptionEvent | QueryEvent | StreamEvent | AlarmEvent] = TypeAdapter(AnyEvent)
+_EVENT_TYPES: dict[str, type[CaptionEvent] | type[QueryEvent] | type[StreamEvent] | type[AlarmEvent]] = {
+    cls.kind: cls for cls in (CaptionEvent, QueryEvent, StreamEvent, AlarmEvent)
 }
 
 
@@ -219,7 +241,7 @@ def make_event(
     """Build an event of ``kind`` with its ids in the one right form.
 
     Args:
-        kind: ``caption``, ``query`` or ``stream``.
+        kind: ``caption``, ``query``, ``stream`` or ``alarm``.
         stream: name of the stream.
         epoch: media epoch.
         event_no: number of the event within stream, epoch and kind, from 0.

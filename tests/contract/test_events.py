@@ -58,6 +58,16 @@ def test_schema_rejects_what_is_not_an_event():
         VALIDATOR.validate(broken)
 
 
+def test_an_alarm_and_an_answer_fit_the_schema():
+    shared = dict(stream="bus", epoch=1, event_no=0, rev=0, phase="new", t_start=0.0, t_end=None, t_seen=0.0)
+    alarm = make_event("alarm", code="disk_full", message="The disk is full; make room.", **shared)
+    answer = caption(ask="7")
+    for event in (alarm, answer):
+        VALIDATOR.validate(json.loads(event.to_json()))
+        assert parse_event(event.to_json()) == event
+    assert "ask" not in json.loads(caption().to_json())["data"], "only answers have it"
+
+
 def test_shipped_schema_is_the_generated_one():
     shipped = Path(onlooker.operators.__file__).parent / "event.schema.json"
     assert json.loads(shipped.read_text()) == event_json_schema()
