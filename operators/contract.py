@@ -88,6 +88,8 @@ class Control:
     data: Mapping[str, Any] = field(default_factory=dict)
     stream: str | None = None
     """Only for this stream; None means for all."""
+    lasting: bool = True
+    """Whether the fresh state of a later epoch hears it too, as of a wish; not so for a question about this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ class Operator(ABC, Generic[S]):
     outputs: ClassVar[Mapping[str, type[Packet]]] = {}
     keyed: ClassVar[bool] = True
     """Whether there is a state per stream."""
+    controls: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of control packets that it obeys."""
 
     def __init__(self, config: Any) -> None:
         """Keep the validated config; resources are made in ``open``."""

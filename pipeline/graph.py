@@ -92,6 +92,11 @@ class Graph:
         """The edges that carry events."""
         return tuple(edge for edge, kind in self.edges.items() if kind is Events)
 
+    @property
+    def controls(self) -> frozenset[str]:
+        """Kinds of control packets that its nodes obey."""
+        return frozenset().union(*(n.cls.controls for n in self.nodes if issubclass(n.cls, Operator)))
+
     def edges_named(self, port: str) -> tuple[Edge, ...]:
         """The edges whose port has this name, e.g. all ``previews``."""
         return tuple(edge for edge in self.edges if edge.partition(".")[2] == port)

@@ -67,6 +67,7 @@ class Session:
         self._edges = {sink: [e for port in sink.ports for e in graph.edges_named(port)] for sink in sinks}
         self._runner = make_runner(graph, frozenset(e for edges in self._edges.values() for e in edges))
         self._event_edges = graph.event_edges
+        self._controls = graph.controls
         self._specs = specs
         self._sinks = list(sinks)
         self._on_progress, self._on_notice = on_progress, on_notice
@@ -100,7 +101,16 @@ class Session:
         self._runner.interrupt()
 
     def send(self, control: Control) -> None:
-        """Hand a control packet to the nodes."""
+        """Hand a control packet to the nodes; from any thread.
+
+        Raises:
+            UsageError: no node of the graph knows what to do with it, or there is no such stream.
+        """
+        if control.kind not in self._controls:
+            known = ", ".join(sorted(self._controls)) or "nothing"
+            raise UsageError(f"no node of this graph obeys {control.kind!r}; they obey: {known}.")
+        if control.stream is not None and control.stream not in self._streams:
+            raise UsageError(f"there is no stream {control.stream!r}; there are: {', '.join(self._streams) or 'none'}.")
         self._runner.send(control)
 
     def add(self, spec: SourceSpec) -> None:

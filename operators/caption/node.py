@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from pydantic import Field
 
 from ..contract import Config, Context, Inputs, Operator, Outputs, Port
-from ..events import make_event
+from ..events import Event, make_event
 from ..packets import Embedding, Events, FloatArray, Memory
 from .check import DEFAULT_WEIGHT, nearness
 
@@ -63,6 +63,9 @@ class CaptionState:
     embeddings: list[tuple[float, FloatArray]] = field(default_factory=list)
     """Time and (E,) raw features of the frames since the last caption."""
     next_event_no: int = 0
+    asked: list[str] = field(default_factory=list)
+    """Questions what is there now that are not answered yet."""
+    latest: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class _Job:
     t_end: float
     features: FloatArray | None
     """(E,) median of the raw features of the span's frames."""
+    answers: tuple[str, ...] = ()
+    """The questions that the caption answers; without any it is the next caption of the stream."""
 
 
 class GitCaptioner(Operator[CaptionState]):
@@ -90,9 +95,13 @@ class GitCaptioner(Operator[CaptionState]):
 
     With `tower`, and the frames' embeddings connected, the texts the search proposes are compared with the mean
     embedding of the span: the decoder alone leans to what is often said, the tower was trained to tell pictures apart.
+
+    Control packets: ``ask`` with ``{"ask": ID}`` is answered by a caption of what the next memory holds, whose ``ask``
+    is that id. The captions at the points stay as they are.
     """
 
     Config = GitCaptionerConfig
+    controls = frozenset({"ask"})
     inputs = {"memory": Port(Memory), "embedding": Port(Embedding, optional=True)}
     outputs = {"events": Events}
 
@@ -120,10 +129,11 @@ class GitCaptioner(Operator[CaptionState]):
         if self._tower is not None:
             for state, given in zip(states, inputs, strict=True):
                 state.embeddings += [(packet.t, packet.features) for packet in given.packets.get("embedding", ())]
-        queues = [
-            self._due(state, outputs, given.packets.get("memory", ()))
-            for (state, outputs), given in zip(results, inputs, strict=True)
-        ]
+        queues = []
+        for (state, outputs), given in zip(results, inputs, strict=True):
+            state.asked += [str(control.data["ask"]) for control in given.control if control.kind == "ask"]
+            memories = given.packets.get("memory", ())
+            queues.append(self._due(state, outputs, memories) + self._answer(state, outputs, bool(memories)))
         # The captions of one stream may build on each other; those of different streams are written together.
         for turn in range(max(map(len, queues), default=0)):
             self._write([queue[turn] for queue in queues if turn < len(queue)])
@@ -136,8 +146,10 @@ class GitCaptioner(Operator[CaptionState]):
     def flush(self, state: CaptionState, t_end: float) -> tuple[CaptionState, Outputs]:
         """Caption what came since the last point."""
         outputs = Outputs()
+        answer = self._answer(state, outputs, True, t_end)  # before the span is taken, whose pictures it needs as well
         if state.memories and state.since is not None and t_end > state.since:
             self._write([self._job(state, outputs, t_end)])
+        self._write(answer)
         return state, outputs
 
     def _last_point(self, t: float, ahead: int = 0) -> float:
@@ -157,6 +169,7 @@ class GitCaptioner(Operator[CaptionState]):
                 state.since = memory.t
             if state.memories and memory.t >= self._point_after(state.since):
                 jobs.append(self._job(state, outputs, self._last_point(memory.t)))
+            state.latest = memory
             part = int((memory.t - state.since) / self.config.interval * self.config.looks + 1e-9)
             state.memories[min(part, self.config.looks - 1)] = memory
         return jobs
@@ -169,14 +182,21 @@ class GitCaptioner(Operator[CaptionState]):
         state.memories, state.since = {}, t_end
         return job
 
-    def _features(self, state: CaptionState, t_end: float) -> FloatArray | None:
-        """Median (E,) of the embeddings before `t_end`, which are forgotten; None if there are none.
+    def _answer(self, state: CaptionState, outputs: Outputs, seen: bool, t_end: float | None = None) -> list[_Job]:
+        """The caption that was asked for, if what is there now has been seen."""
+        if not (seen and state.asked and state.latest):
+            return []
+        memory, asked = state.latest, tuple(state.asked)
+        state.asked = []
+        features = _median([vector for _, vector in state.embeddings])
+        t_end = memory.t if t_end is None else t_end
+        return [_Job(state, outputs, [memory], memory.t_start, t_end, features, asked)]
 
-        Where a span shows two scenes, the median stands by the longer one; a mean lies between them.
-        """
+    def _features(self, state: CaptionState, t_end: float) -> FloatArray | None:
+        """Median of the embeddings before `t_end`, which are forgotten."""
         features = [vector for t, vector in state.embeddings if t < t_end]
         state.embeddings = state.embeddings[len(features) :]
-        return np.median(np.stack(features), axis=0) if features else None
+        return _median(features)
 
     def _write(self, jobs: list[_Job]) -> None:
         """Decode one caption for each job and put its event into the job's outputs."""
@@ -200,19 +220,36 @@ class GitCaptioner(Operator[CaptionState]):
 
     def _tell(self, job: _Job, proposal: Proposal) -> None:
         state, keep, epoch = job.state, self.config.prefix, job.memories[-1].epoch
-        event = make_event(
-            "caption",
-            stream=state.stream,
-            epoch=epoch,
-            event_no=state.next_event_no,
-            rev=0,
-            phase="end",
-            t_start=job.t_start,
-            t_end=job.t_end,
-            t_seen=job.t_end,
-            score=proposal.probability,
-            text=proposal.text,
-        )
-        state.next_event_no += 1
-        state.captions = [*state.captions, proposal.text][-keep:] if keep else []
-        job.outputs.packets.setdefault("events", []).append(Events(state.stream, epoch, job.t_end, (event,)))
+        told: list[Event] = []
+        for ask in job.answers or (None,):
+            told.append(
+                make_event(
+                    "caption",
+                    stream=state.stream,
+                    epoch=epoch,
+                    event_no=state.next_event_no,
+                    rev=0,
+                    phase="end",
+                    t_start=job.t_start,
+                    t_end=job.t_end,
+                    t_seen=job.t_end,
+                    score=proposal.probability,
+                    text=proposal.text,
+                    ask=ask,
+                )
+            )
+            state.next_event_no += 1
+        if not job.answers:
+            state.captions = [*state.captions, proposal.text][-keep:] if keep else []
+        packets = job.outputs.packets.setdefault("events", [])
+        if packets and packets[-1].t == job.t_end:  # a packet for each time
+            told = [*cast(Events, packets.pop()).events, *told]
+        packets.append(Events(state.stream, epoch, job.t_end, tuple(told)))
+
+
+def _median(features: Sequence[FloatArray]) -> FloatArray | None:
+    """Median (E,); None of nothing.
+
+    Where a span shows two scenes, the median stands by the longer one; a mean lies between them.
+    """
+    return np.median(np.stack(features), axis=0) if features else None

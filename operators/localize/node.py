@@ -66,6 +66,8 @@ class _Query:
     rev: int = 0
     told_at: float = 0.0
     """Media time of the last event about the open interval."""
+    removed: bool = False
+    """Nobody asks any more; its open event ends at the next sample."""
 
 
 @dataclass(slots=True)
@@ -96,6 +98,7 @@ class QueryLocalizer(Operator[LocalizerState]):
     """
 
     Config = QueryLocalizerConfig
+    controls = frozenset({"query.add", "query.remove"})
     inputs = {"embedding": Port(Embedding)}
     outputs = {"events": Events, "scores": Scores}
 
@@ -166,10 +169,11 @@ class QueryLocalizer(Operator[LocalizerState]):
 
     def _obey(self, state: LocalizerState, control: Control) -> None:
         text = str(control.data.get("text", ""))
-        if control.kind == "query.add" and text.strip() and all(q.text != text for q in state.queries):
+        if control.kind == "query.add" and text.strip() and all(q.removed or q.text != text for q in state.queries):
             state.queries += self._read([text])
         elif control.kind == "query.remove":
-            state.queries = [q for q in state.queries if q.text != text]
+            for query in state.queries:
+                query.removed |= query.text == text
 
     def _score_next(self, state: LocalizerState, outputs: Outputs, seen: float) -> list[Event]:
         """Score the first sample that has not been scored; returns the events that follow from it."""
@@ -183,14 +187,17 @@ class QueryLocalizer(Operator[LocalizerState]):
             state.window.pop(0)
         else:
             state.scored += 1
+        gone = [q for q in state.queries if q.removed]
+        ended = [self._event(state, q, "end", t, seen) for q in gone if q.interval.t_start is not None]
+        state.queries = [q for q in state.queries if not q.removed]
         if not state.queries:
-            return []
+            return ended
         values = [(float(q.vector @ mean) - q.mean) / q.deviation for q in state.queries]
         names = tuple(q.text for q in state.queries)
         scores = Scores(state.stream, state.epoch, t, names, np.asarray(values, dtype=np.float32))
         outputs.packets.setdefault("scores", []).append(scores)
         events = [self._advance(state, q, t, value, seen) for q, value in zip(state.queries, values, strict=True)]
-        return [event for event in events if event is not None]
+        return ended + [event for event in events if event is not None]
 
     def _advance(self, state: LocalizerState, query: _Query, t: float, value: float, seen: float) -> Event | None:
         step = query.interval.step(t, value, self._on, self._off)

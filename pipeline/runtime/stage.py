@@ -144,7 +144,7 @@ class Stage:
         if stream in memory.ended:
             return False
         if batch.control:
-            memory.controls.setdefault(stream, []).extend(batch.control)
+            memory.controls.setdefault(stream, []).extend(c for c in batch.control if c.lasting)
         # Where the end of the epoch before went to another replica, or was lost with its source, it counts as over.
         if (batch.packets or batch.end is not None) and memory.epochs.setdefault(stream, batch.epoch) != batch.epoch:
             memory.epochs[stream] = batch.epoch
@@ -169,7 +169,9 @@ class Stage:
         calls: list[tuple[Batch, _NodeStream, Inputs]] = []
         for batch in batches:
             memory = self._node_stream(node, operator, batch.stream)
-            told = self._memory.controls.get(batch.stream, ()) if memory.fresh else batch.control
+            told = tuple(batch.control)
+            if memory.fresh:
+                told = (*self._memory.controls.get(batch.stream, ()), *(c for c in told if not c.lasting))
             inputs = _gather(node, memory, batch, told)
             if inputs is not None:
                 calls.append((batch, memory, inputs))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onlooker.operators.caption.node import GitCaptioner, GitCaptionerConfig
-from onlooker.operators.contract import Context, Inputs
+from onlooker.operators.contract import Context, Control, Inputs
 from onlooker.operators.packets import Embedding, Memory
 from onlooker.operators.tower import load_tower
 from onlooker.training.captioner import save_captioner
@@ -131,6 +131,46 @@ def test_earlier_captions_are_read_first(folder):
     packets = [memory(float(t)) for t in range(0, 21, 2)]
     state, _ = node.process(state, Inputs({"memory": packets}, 20.0, 20.0))
     assert len(state.captions) == 2
+
+
+class TestAsk:
+    """Questions what is there now, between and at the points."""
+
+    def told(self, folder, asks, times=(0, 2, 4, 6, 8, 10, 12), t_end=14.0):
+        """Events of a stream that is asked for something with the memory at each of some times."""
+        node = make(folder)
+        state, events = node.initial_state("cam"), []
+        last = -1.0
+        for t in map(float, times):
+            control = tuple(Control("ask", {"ask": name}, lasting=False) for name in asks.get(t, ()))
+            if control:  # commands come alone; the time is that of the call before
+                state, outputs = node.process(state, Inputs({}, last, last, control))
+                assert not outputs.packets, "nothing new has been seen"
+            state, outputs = node.process(state, Inputs({"memory": [memory(t)]}, t, t))
+            packets = outputs.packets.get("events", [])
+            assert all(packet.t > last for packet in packets)
+            assert len({packet.t for packet in packets}) == len(packets)
+            events += packets
+            last = t
+        control = tuple(Control("ask", {"ask": name}) for name in asks.get("end", ()))
+        state, outputs = node.process(state, Inputs({}, last, last, control))
+        state, outputs = node.flush(state, t_end)
+        assert len(outputs.packets["events"]) == 1
+        return [e for packet in events + outputs.packets["events"] for e in packet.events]
+
+    def test_the_next_memory_answers_and_the_points_stay(self, folder):
+        plain = self.told(folder, {})
+        told = self.told(folder, {2.0: ["a", "b"], 10.0: ["c"], "end": ["d"]})
+        answers = {e.data.ask: e for e in told if e.data.ask}
+        assert {name: e.t_end for name, e in answers.items()} == {"a": 2.0, "b": 2.0, "c": 10.0, "d": 14.0}
+        assert len({e.id for e in told}) == len(told)
+        assert [(e.t_start, e.t_end, e.data.text) for e in told if not e.data.ask] == [
+            (e.t_start, e.t_end, e.data.text) for e in plain
+        ]
+        assert answers["a"].data.text == plain[0].data.text, "the same scene"
+
+    def test_before_there_is_anything_to_see_it_waits(self, folder):
+        assert [e.t_end for e in self.told(folder, {0.0: ["a"]}) if e.data.ask] == [0.0]
 
 
 class TestCheck:

@@ -120,6 +120,22 @@ def test_queries_come_and_go_while_it_runs(model):
     assert {e.data.query for _, e in events} <= {"a red car", "nothing"}
 
 
+def test_what_is_open_ends_when_its_query_is_removed(model):
+    packets, *_ = scene(model, *["a dog"] * 6)
+    operator = localizer(model, window=1, on=threshold(model, packets[:1]), off=-9.0)
+    state = operator.initial_state("s")
+    told = []
+    for i, packet in enumerate(packets):
+        control = (Control("query.remove", {"text": "a dog"}),) if i == 3 else ()
+        state, out = operator.process(state, Inputs({"embedding": [packet]}, packet.t, packet.t, control))
+        told += [e for p in out.packets.get("events", []) for e in p.events if e.data.query == "a dog"]
+    new, end = told
+    assert (new.phase, end.phase) == ("new", "end") and new.data.event_id == end.data.event_id
+    assert end.t_end == packets[3].t, "the sample that came with the command is no part of it"
+    _, out = operator.flush(state, 9.0)
+    assert "a dog" not in [e.data.query for p in out.packets.get("events", []) for e in p.events]
+
+
 def test_streams_do_not_share_state(model):
     packets, *_ = scene(model, *PATTERN)
     operator = localizer(model, window=1, on=0.3, off=0.2)

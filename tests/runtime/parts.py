@@ -186,6 +186,7 @@ class Teller(Operator[TellerState]):
     """Keyed: every few features an event with their sum and the commands so far; one more at the end."""
 
     Config = TellerConfig
+    controls = frozenset({"query.add"})
     inputs = {"mean": Port(Embedding)}
     outputs = {"events": Events}
     config: TellerConfig

@@ -187,6 +187,15 @@ def test_late_control_for_an_ended_stream_is_not_processed() -> None:
     assert harness.stage.snapshot().streams == {}
 
 
+def test_a_fresh_state_hears_wishes_again_but_no_old_question() -> None:
+    harness = Harness(ports=("left",))
+    harness.step({"left": 1.0}, left=[1.0], control=(Control("query.add"), Control("ask", lasting=False)))
+    assert harness.calls() == [({"left": [1.0]}, 1.0, ["query.add", "ask"])]
+    harness.step({"left": math.inf}, end=End("lost", 1.0, final=False))
+    harness.step({"left": 2.0}, left=[2.0], control=(Control("ask", lasting=False),))
+    assert harness.calls() == [({"left": [2.0]}, 2.0, ["query.add", "ask"])], "the new question, not the old one"
+
+
 def test_streams_do_not_mix() -> None:
     harness = Harness(ports=("left",))
     harness.step({"left": 1.0}, left=[1.0])
