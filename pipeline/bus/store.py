@@ -1,0 +1,402 @@
+"""The event store: every event that the bus publishes, in one SQLite file, written by one bus at a time.
+
+An event is published only after `EventStore.append` has returned. The file is in WAL mode: a process that is killed
+loses nothing that was appended, and readers (`store_read.StoreReader`) and the writer do not wait for each other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+from .protocol import Header, new_ulid
+from .record import Record, Stored
+from .store_schema import (
+    EVENT_COLUMNS,
+    PAGE_SIZE,
+    StoreError,
+    StoreFull,
+    connect,
+    failures,
+    first_at,
+    transaction,
+)
+
+__all__ = ["EventStore", "StoreError", "StoreFull"]
+
+OPEN_EVENTS = 10_000
+"""Events that may be open at once; beyond it the oldest count as open no more."""
+_BATCH = 256
+_WAL_BYTES = 8 << 20
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class _Open(NamedTuple):
+    """An open event: the numbers of its first and of its newest revision."""
+
+    first: int
+    seq: int
+
+
+class _Names:
+    """Small numbers for names that come again and again. New ones count only once their transaction is committed."""
+
+    def __init__(self, rows: Iterable[tuple[int, str]]) -> None:
+        self._ids = {name: number for number, name in rows}
+        self._next = max(self._ids.values(), default=0) + 1
+        self.fresh: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> int:
+        number = self._ids.get(name) or self.fresh.get(name)
+        if number is None:
+            number = self.fresh[name] = self._next + len(self.fresh)
+        return number
+
+    def find(self, name: str) -> int | None:
+        return self._ids.get(name)
+
+    def settle(self, committed: bool) -> None:
+        if self.fresh:
+            if committed:
+                self._ids |= self.fresh
+                self._next += len(self.fresh)
+            self.fresh = {}
+
+
+class _Changes:
+    """What one `append` writes beside the events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self.words: list[tuple[int, str]] = []
+        self.open: dict[tuple[int, str], _Open | None] = {}
+        self.streams: dict[str, tuple[int, int, str | None]] = {}
+        self.runs: dict[int, str] = {}
+
+
+class EventStore:
+    """The writing end of the store. Its methods may be called from any thread.
+
+    Args:
+        path: the file; it is made where there is none.
+        max_bytes: size that file and write-ahead log may have together; `prune` deletes the oldest events beyond it.
+        max_age: seconds to keep events, counted from their commit; None for as long as there is room.
+        synchronous: ``NORMAL`` or ``FULL``, see `store_schema.connect`.
+        clock: Unix seconds.
+    """
+
+    epoch: str
+    """This start of the bus."""
+    last_seq: int
+    oldest_seq: int
+    """First number that is stored; ``last_seq`` + 1 where nothing is."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        max_bytes: int = 2 << 30,
+        max_age: float | None = None,
+        synchronous: str = "NORMAL",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Nothing is touched before `open`."""
+        self.path = Path(path)
+        self._max_bytes, self._max_age = max_bytes, max_age
+        self._wal_bytes = min(_WAL_BYTES, max_bytes // 8)
+        self._synchronous = synchronous
+        self._clock = clock
+        self._lock = Lock()
+        self._lock_fd: int | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """Open or make the file and begin a new epoch; numbers go on where they were.
+
+        Raises:
+            StoreError: the file cannot be used: another bus has it, it is something else, damaged, of a newer version.
+        """
+        self._lock_fd = _lock(self.path)
+        try:
+            self._connection = connect(self.path, synchronous=self._synchronous, wal_bytes=self._wal_bytes)
+            with failures(self.path):
+                self._load(self._connection)
+                self._begin_epoch(self._connection)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; it may be opened again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            if self._lock_fd is not None:
+                os.close(self._lock_fd)
+                self._lock_fd = None
+
+    def append(self, records: Sequence[Record], runs: Mapping[str, int] | None = None) -> list[Stored]:
+        """Number and commit events, all or none.
+
+        Args:
+            records: the events.
+            runs: by run, the highest number that its producer gave, to be committed with them; see `run_number`.
+
+        Raises:
+            StoreFull: the disk is full.
+            StoreError: it cannot be written. In both cases nothing is stored and no number is used.
+        """
+        with self._lock, failures(self.path):
+            db = self._db
+            now = max(self._clock(), self._time)
+            changes = _Changes()
+            stored = [self._number(changes, record, now, seq) for seq, record in enumerate(records, self.last_seq + 1)]
+            try:
+                with transaction(db):
+                    self._write(db, changes, now, runs or {})
+            except BaseException:
+                self._settle(committed=False)
+                raise
+            self._settle(committed=True)
+            self._apply(changes, now)
+            self.last_seq += len(records)
+        return stored
+
+    def run_number(self, run: str) -> int:
+        """The highest producer's number of a run that is committed; 0 where none is."""
+        row = self._one("SELECT n FROM runs WHERE name = ?", run)
+        return int(row[0]) if row else 0
+
+    def open_runs(self) -> list[str]:
+        """Runs that nobody has ended yet."""
+        with self._lock, failures(self.path):
+            return [name for (name,) in self._db.execute("SELECT name FROM runs WHERE over = 0 ORDER BY id")]
+
+    def end_run(self, run: str) -> None:
+        """The events of a run count as open no more, until it appends again."""
+        with self._lock, failures(self.path):
+            number = self._runs.find(run)
+            if number is None:
+                return
+            with transaction(self._db):
+                self._db.execute("UPDATE runs SET over = 1 WHERE id = ?", (number,))
+                self._db.execute("DELETE FROM kept WHERE seq IN (SELECT seq FROM open WHERE run = ?)", (number,))
+                self._db.execute("DELETE FROM open WHERE run = ?", (number,))
+            self._open = {key: event for key, event in self._open.items() if key[0] != number}
+            self._live.discard(number)
+
+    def cursor(self, name: str) -> int:
+        """The number that was kept under a name; 0 where none was."""
+        row = self._one("SELECT seq FROM cursors WHERE name = ?", name)
+        return int(row[0]) if row else 0
+
+    def set_cursor(self, name: str, seq: int) -> None:
+        """Keep a number under a name: how far a reader with no memory of its own has come."""
+        with self._lock, failures(self.path), transaction(self._db):
+            self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, seq))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether `prune` has something to delete for the sake of size; cheap to ask."""
+        with self._lock, failures(self.path):
+            return self._too_large()
+
+    def prune(self, seconds: float = float("inf")) -> int:
+        """Delete the oldest events beyond the caps on size and age, in small transactions, and give back their room.
+
+        Args:
+            seconds: time after which it stops and leaves the rest to the next call.
+
+        Returns:
+            The number of events deleted.
+        """
+        until = time.monotonic() + seconds
+        deleted = 0
+        while True:
+            with self._lock, failures(self.path):
+                upto = self._superfluous()
+                if upto < self.oldest_seq:
+                    self._give_back()
+                    return deleted
+                deleted += upto + 1 - self.oldest_seq
+                self._delete(upto)
+            if time.monotonic() >= until:
+                return deleted
+            time.sleep(0)  # whoever waits for the lock gets it
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"the event store {self.path} is closed.")
+        return self._connection
+
+    def _one(self, question: str, *values: Any) -> tuple[Any, ...] | None:
+        with self._lock, failures(self.path):
+            row: tuple[Any, ...] | None = self._db.execute(question, values).fetchone()
+            return row
+
+    def _load(self, db: sqlite3.Connection) -> None:
+        gone, self._time, self._tag = db.execute("SELECT gone, time, tag FROM state").fetchone()
+        oldest, last = db.execute("SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events)").fetchone()
+        self.last_seq = last or gone
+        self.oldest_seq = oldest or gone + 1
+        if last:
+            self._time = db.execute("SELECT time FROM events WHERE seq = ?", (last,)).fetchone()[0]
+        self._streams, self._runs, self._kinds = (
+            _Names(db.execute(f"SELECT id, name FROM {table}")) for table in ("streams", "runs", "kinds")
+        )
+        self._last_of = dict(db.execute("SELECT name, seq FROM streams"))
+        self._live = {number for (number,) in db.execute("SELECT id FROM runs WHERE over = 0")}
+        self._open = {
+            (run, name): _Open(event, seq)
+            for seq, event, run, name in db.execute("SELECT seq, event, run, name FROM open ORDER BY seq")
+        }
+
+    def _begin_epoch(self, db: sqlite3.Connection) -> None:
+        newest = db.execute("SELECT name FROM epochs ORDER BY id DESC LIMIT 1").fetchone()
+        self.epoch = _epoch_after(newest[0] if newest else "", self._tag)
+        with transaction(db):
+            db.execute("INSERT INTO epochs (name, first) VALUES (?, ?)", (self.epoch, self.last_seq + 1))
+
+    def _number(self, changes: _Changes, record: Record, now: float, seq: int) -> Stored:
+        stream, kind, run = record.stream, record.kind, self._runs[record.run]
+        key = (run, record.event_id)
+        before = changes.open[key] if key in changes.open else self._open.get(key)
+        first = before.first if before else seq
+        changes.open[key] = None if record.phase == "end" else _Open(first, seq)
+        seen = changes.streams.get(stream)
+        prev = seen[0] if seen else self._last_of.get(stream, 0)
+        status = record.status if kind == "stream" else None
+        changes.streams[stream] = (seq, run, status or (seen[2] if seen else None))
+        changes.runs[run] = record.run
+        text = record.text or None
+        changes.events.append((seq, now, prev, first, run, self._streams[stream], self._kinds[kind], text, record.body))
+        if text:
+            changes.words.append((seq, text))
+        return Stored(stream, kind, Header(self.epoch, seq, prev, record.run, now), record.body)
+
+    def _write(self, db: sqlite3.Connection, changes: _Changes, now: float, runs: Mapping[str, int]) -> None:
+        db.executemany(f"INSERT INTO events ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", changes.events)
+        db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", changes.words)
+        self._write_open(db, changes)
+        db.executemany(
+            "INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "seq = excluded.seq, time = excluded.time, run = excluded.run, status = coalesce(excluded.status, status)",
+            [
+                (self._streams[name], name, seq, now, run, status)
+                for name, (seq, run, status) in changes.streams.items()
+            ],
+        )
+        if self._kinds.fresh:
+            db.executemany("INSERT INTO kinds VALUES (?, ?)", [(n, name) for name, n in self._kinds.fresh.items()])
+        numbered = [(self._runs[run], run, n) for run, n in runs.items()]
+        db.executemany(
+            "INSERT INTO runs (id, name, n) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "n = max(n, excluded.n), over = 0",
+            numbered + [(run, name, 0) for run, name in changes.runs.items() if run not in self._live],
+        )
+
+    def _write_open(self, db: sqlite3.Connection, changes: _Changes) -> None:
+        closed = [(self._open[key].seq,) for key in changes.open if key in self._open]
+        db.executemany("DELETE FROM open WHERE seq = ?", closed)
+        if any(seq < self.oldest_seq for (seq,) in closed):
+            db.executemany("DELETE FROM kept WHERE seq = ?", closed)
+        db.executemany(
+            "INSERT INTO open (seq, event, run, name) VALUES (?, ?, ?, ?)",
+            [(event.seq, event.first, *key) for key, event in changes.open.items() if event],
+        )
+
+    def _settle(self, *, committed: bool) -> None:
+        for names in (self._streams, self._runs, self._kinds):
+            names.settle(committed)
+
+    def _apply(self, changes: _Changes, now: float) -> None:
+        """Remember what is committed."""
+        self._time = now
+        self._live.update(changes.runs)
+        self._last_of.update((name, seq) for name, (seq, _, _) in changes.streams.items())
+        for key, event in changes.open.items():
+            # The order of the dictionary is that of the newest revisions.
+            self._open.pop(key, None)
+            if event:
+                self._open[key] = event
+
+    def _too_large(self) -> bool:
+        return self._used() > self._max_bytes - 2 * self._wal_bytes
+
+    def _used(self) -> int:
+        pages, free = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+        return int(pages - free) * PAGE_SIZE
+
+    def _superfluous(self) -> int:
+        """Up to which number to delete next, at most one batch further than the oldest event."""
+        batch = min(self.oldest_seq + _BATCH - 1, self.last_seq)
+        if self._too_large():
+            return batch
+        if self._max_age is None:
+            return 0
+        return first_at(self._db, self.oldest_seq, batch, self._clock() - self._max_age) - 1
+
+    def _delete(self, upto: int) -> None:
+        db = self._db
+        forgotten = list(self._open)[: max(len(self._open) - OPEN_EVENTS, 0)]
+        with transaction(db):
+            gone = [(self._open[key].seq,) for key in forgotten]
+            db.executemany("DELETE FROM open WHERE seq = ?", gone)
+            db.executemany("DELETE FROM kept WHERE seq = ?", gone)
+            db.execute(
+                f"INSERT INTO kept ({EVENT_COLUMNS}) SELECT {EVENT_COLUMNS} FROM events "
+                "WHERE seq <= ? AND seq IN (SELECT seq FROM open WHERE seq <= ?)",
+                (upto, upto),
+            )
+            db.execute(
+                "INSERT INTO words (words, rowid, text) SELECT 'delete', seq, text FROM said WHERE seq <= ?",
+                (upto,),
+            )
+            db.execute("DELETE FROM events WHERE seq <= ?", (upto,))
+            db.execute("UPDATE state SET gone = ?, time = ?", (upto, self._time))
+        for key in forgotten:
+            del self._open[key]
+        self.oldest_seq = upto + 1
+
+    def _give_back(self) -> None:
+        """Make the file smaller where the cap asks for it; below the cap its free pages wait for new events."""
+        pages = self._db.execute("PRAGMA page_count").fetchone()[0]
+        excess = pages - (self._max_bytes - 2 * self._wal_bytes) // PAGE_SIZE
+        if excess > 0:
+            self._db.execute(f"PRAGMA incremental_vacuum({excess})").fetchall()
+
+
+def _lock(path: Path) -> int:
+    """Take the lock of the one writer. Its file is another one: to close the store's own would drop SQLite's locks."""
+    beside = path.with_name(path.name + ".lock")
+    try:
+        fd = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"cannot open the event store {path}: {error.strerror}.") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise StoreError(f"another bus writes to the event store {path}; end it, or give another path.") from None
+    return fd
+
+
+def _epoch_after(newest: str, tag: str) -> str:
+    """A ULID later than ``newest`` even if the clock went back; it ends in the tag of the store.
+
+    So whoever knows an epoch that is not in the store can still be told apart: one of a copy of it, or of another one.
+    """
+    fresh = new_ulid()
+    moment = fresh[:10]
+    if moment <= newest[:10]:
+        later = sum(_ALPHABET.index(letter) << 5 * place for place, letter in enumerate(reversed(newest[:10]))) + 1
+        moment = "".join(_ALPHABET[later >> shift & 31] for shift in range(45, -1, -5))
+    return moment + fresh[10:-8] + tag
