@@ -254,7 +254,7 @@ class EventStore:
         )
         self._last_of = dict(db.execute("SELECT name, seq FROM streams"))
         self._live = {number for (number,) in db.execute("SELECT id FROM runs WHERE over = 0")}
-        self._open = {
+        self._open: dict[tuple[int, str], _Open] = {
             (run, name): _Open(event, seq)
             for seq, event, run, name in db.execute("SELECT seq, event, run, name FROM open ORDER BY seq")
         }

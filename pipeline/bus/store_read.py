@@ -6,7 +6,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,19 +119,13 @@ class StoreReader:
         with self._view() as (_, last):
             end = min(last, after + SCAN_EVENTS, last if until is None else until)
             where, values = self._filter(streams, kinds)
-            rows = self._db.execute(
+            found, cut = self._gather(
                 f"SELECT {_BARE_COLUMNS} FROM events WHERE seq > ? AND seq <= ?{where} ORDER BY seq",
                 (after, end, *values),
+                limit,
+                max_bytes,
             )
-            found: list[Stored] = []
-            size = 0
-            for row in map(_Row._make, rows):
-                size += len(row.body)
-                if found and (size > max_bytes or len(found) >= limit):
-                    end = found[-1].header.seq or end
-                    break
-                found.append(self._stored(row))
-            return Page(found, max(after, end), last)
+            return Page(found, _seq(found[-1]) if cut else max(after, end), last)
 
     def position(self, after: Mapping[str, Any]) -> Position:
         """Where to read on for one who says where he was; section 5 of the protocol, ``replay``.
@@ -170,19 +164,14 @@ class StoreReader:
         """
         with self._view() as (_, last):
             where, values = self._filter(streams, kinds)
-            rows = self._db.execute(
+            found, more = self._gather(
                 f"SELECT * FROM (SELECT {_BARE_COLUMNS} FROM events UNION ALL SELECT {_BARE_COLUMNS} FROM kept) "
                 f"WHERE seq IN (SELECT seq FROM open WHERE seq > ?){where} ORDER BY seq",
                 (after, *values),
+                limit,
+                max_bytes,
             )
-            found: list[Stored] = []
-            size = 0
-            for row in map(_Row._make, rows):
-                size += len(row.body)
-                if found and (size > max_bytes or len(found) >= limit):
-                    return Snapshot(found, last, True)
-                found.append(self._stored(row))
-            return Snapshot(found, last, False)
+            return Snapshot(found, last, more)
 
     def streams(self) -> list[StreamState]:
         """All streams that ever had an event, the one with the newest event first."""
@@ -191,7 +180,7 @@ class StoreReader:
                 "SELECT streams.name, seq, time, runs.name, status, NOT over FROM streams "
                 "JOIN runs ON runs.id = streams.run ORDER BY seq DESC"
             )
-            return [StreamState(*row[:-1], open=bool(row[-1])) for row in rows]
+            return [StreamState(*state, bool(going)) for *state, going in rows]
 
     def search(
         self,
@@ -241,6 +230,18 @@ class StoreReader:
             if epochs != len(self._epochs):
                 self._epochs = self._db.execute("SELECT first, name FROM epochs ORDER BY id").fetchall()
             yield oldest or gone + 1, last or gone
+
+    def _gather(self, question: str, values: Sequence[float], limit: int, max_bytes: int) -> tuple[list[Stored], bool]:
+        """The events of a query up to the limits, one in any case, and whether these cut it short."""
+        found: list[Stored] = []
+        size = 0
+        with closing(self._db.execute(question, values)) as rows:
+            for row in map(_Row._make, rows):
+                size += len(row.body)
+                if found and (size > max_bytes or len(found) >= limit):
+                    return found, True
+                found.append(self._stored(row))
+        return found, False
 
     def _row(self, seq: int) -> _Row:
         return _Row._make(self._db.execute(f"SELECT {_BARE_COLUMNS} FROM events WHERE seq = ?", (seq,)).fetchone())
@@ -293,6 +294,12 @@ def match_expression(text: str) -> str:
     clean = text.encode("utf-8", "replace").decode().replace("\0", " ")
     terms: Sequence[str] = [phrase or word for phrase, word in _QUOTED.findall(clean)]
     return " AND ".join(f'"{term}"' for term in terms if any(map(str.isalnum, term)))
+
+
+def _seq(stored: Stored) -> int:
+    seq = stored.header.seq
+    assert seq is not None  # what comes from the store has a number
+    return seq
 
 
 def _number(value: Any) -> float:
