@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
@@ -72,6 +73,7 @@ class Session:
         self._sinks = list(sinks)
         self._on_progress, self._on_notice = on_progress, on_notice
         self._streams = {spec.stream: StreamLog(spec.uri) for spec in specs}
+        self._adding = threading.Lock()
         self._merger = EventMerger([spec.stream for spec in specs], graph.event_edges)
         self._live_mergers: dict[str, tuple[int, EventMerger]] = {}
         """Stream -> its open epoch, and the order in it."""
@@ -92,7 +94,7 @@ class Session:
         if "interrupted" in reasons:
             return 130
         broken = bool(reasons - _GOOD_ENDS)
-        if broken and all(s.live and not s.processed for s in self._streams.values()):
+        if broken and all(not s.opened or (s.live and not s.processed) for s in self._streams.values()):
             return 2
         return 3 if self.failures or broken else 0
 
@@ -119,27 +121,28 @@ class Session:
         Raises:
             UsageError: there is such a stream, the run is over, or its runner or graph cannot take more.
         """
-        known = self._streams.get(spec.stream)
-        if known is not None and known.end is None:
-            raise UsageError(f"there is a stream {spec.stream!r} already; remove it first, or choose another name.")
-        before = self._streams
-        self._streams = {**before, spec.stream: StreamLog(spec.uri)}  # replaced, since it may be read meanwhile
-        try:
-            self._runner.add(spec)
-        except OnlookerError:
-            self._streams = before
-            raise
+        with self._adding:
+            known = self._streams.get(spec.stream)
+            if known is not None and known.end is None:
+                raise UsageError(f"there is a stream {spec.stream!r} already; remove it first, or choose another name.")
+            before = self._streams
+            self._streams = {**before, spec.stream: StreamLog(spec.uri)}  # replaced, since it may be read meanwhile
+            try:
+                self._runner.add(spec)
+            except OnlookerError:
+                self._streams = before
+                raise
 
     def remove(self, stream: str) -> None:
         """End one stream and go on with the others; from any thread. What was read is still processed and written.
 
         Raises:
-            UsageError: there is no such stream, or its runner cannot do it.
+            UsageError: there is no such stream.
         """
         if stream not in self._streams:
             raise UsageError(f"there is no stream {stream!r}; there are: {', '.join(self._streams) or 'none'}.")
-        self._runner.remove(stream)
         self._streams[stream].removed = True
+        self._runner.remove(stream)
 
     def events(self) -> Generator[Event, None, None]:
         """Run to the end; yields the events in the order of the log, after the sinks have had them.
@@ -157,31 +160,37 @@ class Session:
                 stream = self._take(batch)
                 for event in self._due(stream, batch):
                     yield self._tell(event)
-                if batch.final and stream.end is not None:
-                    self._each("finish", stream.name, stream.end)
                 if self._on_progress is not None:
                     self._on_progress(self.progress)
         except Exception:
             for event in self._abort():
                 yield self._tell(event)
-            for stream in self._streams.values():
-                if stream.end is not None and stream.end.reason == "failed":
-                    self._each("finish", stream.name, stream.end)
             raise
         finally:
             self._sinks = [sink for sink in self._sinks if sink in opened]
             self._each("close")
 
     def _take(self, batch: Batch) -> StreamLog:
-        """Note what a batch says, and give the sinks its packets."""
+        """Note what a batch says, and give the sinks its packets.
+
+        Raises:
+            OnlookerError: the only source cannot be opened; of several, its stream ends.
+        """
         stream = self._streams[batch.stream]
+        if batch.failure is not None and len(self._streams) == 1:
+            raise batch.failure
         if batch.info is not None:
-            stream.info = batch.info
-            self._each("start", batch.info, stream.uri)
+            stream.begin(batch.info, opened=batch.failure is None)
+            if stream.opened:
+                self._each("start", batch.info, stream.uri, stream=batch.stream)
+        if batch.failure is not None and self._on_notice is not None:
+            self._on_notice(f"{batch.stream}: {batch.failure}")
         stream.take(batch)
+        if stream.live and stream.timeline.take(batch):
+            self._each("epoch", batch.stream, stream.timeline.zero, stream=batch.stream)
         for sink, edges in list(self._edges.items()):
             for edge in edges:
-                if batch.packets.get(edge):
+                if batch.packets.get(edge) and sink.stream in (None, batch.stream):
                     self._call(sink, "packets", edge.partition(".")[2], batch.packets[edge])
         if self._on_notice is not None:
             for notice in batch.notices:
@@ -221,6 +230,9 @@ class Session:
         merger.add(batch)
         for _, event in merger.ready():
             yield event.with_side(stream.side(event))
+        reached = merger.watermark() if batch.end is None else batch.end.t
+        if math.isfinite(reached):
+            self._each("advance", reached, stream=batch.stream)
         if batch.end is not None and batch.end.final:
             self._live_mergers.pop(batch.stream)
             removed = stream.removed and batch.end.reason == "interrupted"
@@ -230,7 +242,11 @@ class Session:
         self.progress.events += 1
         if event.kind == "caption":
             self.progress.latest_caption = str(getattr(event.data, "text", ""))
-        self._each("event", event)
+        self._each("event", event, stream=event.data.stream)
+        if event.kind == "stream" and event.phase == "end":
+            stream = self._streams[event.data.stream]
+            if stream.opened and stream.end is not None:
+                self._each("finish", stream.name, stream.end, stream=stream.name)
         return event
 
     def _abort(self) -> Iterator[Event]:
@@ -265,9 +281,11 @@ class Session:
         self.progress.counters = totals
         self.progress.streams = {name: stream.progress for name, stream in streams.items() if stream.live}
 
-    def _each(self, method: str, *args: object) -> None:
+    def _each(self, method: str, *args: object, stream: str | None = None) -> None:
+        """Call all sinks, or those that ``stream`` concerns."""
         for sink in list(self._sinks):
-            self._call(sink, method, *args)
+            if stream is None or sink.stream in (None, stream):
+                self._call(sink, method, *args)
 
     def _call(self, sink: Sink, method: str, *args: object) -> None:
         """A sink that fails is dropped; the others go on, since what they hold must not be lost."""
@@ -278,7 +296,8 @@ class Session:
         except (OSError, OnlookerError) as error:
             self._sinks.remove(sink)
             self._edges.pop(sink, None)
-            self.failures.append(f"{type(sink).__name__} stopped: {error}")
+            of = "" if sink.stream is None else f" of {sink.stream}"
+            self.failures.append(f"{type(sink).__name__}{of} stopped: {error}")
             if method != "close":
                 self._close_quietly(sink)
 

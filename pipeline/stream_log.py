@@ -15,6 +15,7 @@ from onlooker.operators.events import Event, Phase, Side, make_event
 
 from .progress import StreamProgress
 from .runtime.batch import Batch
+from .timeline import Timeline
 
 __all__ = ["StreamLog"]
 
@@ -36,6 +37,8 @@ class StreamLog:
         """Begin before the first batch; ``uri`` may hold credentials."""
         self.uri = uri
         self.info: SourceInfo | None = None
+        self.opened = False
+        """Whether its source could be opened."""
         self.end: End | None = None
         """How the stream ended, None before that."""
         self.epoch = 0
@@ -48,8 +51,9 @@ class StreamLog:
         """Somebody wanted this stream to end, and no other."""
         self.processed = 0
         """Live: frames that came out of the last stage."""
+        self.timeline = Timeline()
+        """Live: where its epochs lie."""
         self._rev = 0
-        self._began = time.monotonic()
         self._walls: deque[WallTime] = deque(maxlen=_WALLS)
         self._passed: deque[tuple[float, int]] = deque()
 
@@ -63,6 +67,12 @@ class StreamLog:
     def live(self) -> bool:
         """Whether it has states and epochs."""
         return self.info is not None and self.info.live
+
+    def begin(self, info: SourceInfo, *, opened: bool) -> None:
+        """The stream begins, or ends at once because its source could not be opened."""
+        self.info, self.opened = info, opened
+        if info.live:
+            self.timeline.begin(info)
 
     def take(self, batch: Batch) -> None:
         """Count a batch that has left the last stage."""
@@ -87,7 +97,7 @@ class StreamLog:
             self._passed.append((now, batch.frames))
         while self._passed and self._passed[0][0] < now - _FPS_WINDOW:
             self._passed.popleft()
-        watched = min(_FPS_WINDOW, max(now - self._began, 1e-6))
+        watched = min(_FPS_WINDOW, max(self.timeline.now(), 1e-6))
         told.fps = sum(frames for _, frames in self._passed) / watched
         if batch.arrival is not None:
             told.age = max(0.0, now - batch.arrival)
@@ -104,7 +114,7 @@ class StreamLog:
         assert self.info is not None
         event = self._event(
             "update" if self._rev else "new",
-            max(0.0, time.monotonic() - self._began),
+            self.timeline.now(),
             status=state.status,
             reason=state.reason,
             message=state.message,
@@ -119,9 +129,9 @@ class StreamLog:
         self.end = end
         if not self.live:
             self._rev = 1
-            return self._event("end", end.t, t_end=end.t, status="ended", reason=end.reason)
+            return self._event("end", end.t, t_end=end.t, status="ended", reason=end.reason, message=end.message)
         self.progress.state = "ended"
-        now = max(0.0, time.monotonic() - self._began)
+        now = self.timeline.now()
         event = self._event("end", now, t_end=now, status="ended", reason=end.reason, message=end.message)
         return event.with_side(
             Side(wall=_rfc3339(time.time()), time_source="host", counters=dict(sorted(self.progress.counters.items())))

@@ -4,69 +4,118 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
 from ..graph import Graph
+from ..runtime.batch import SourceSpec
 from ..sinks.base import Sink
 
 __all__ = ["make_sinks"]
 
+_OF_ONE_STREAM = ("vtt", "srt", "activitynet", "report", "video")
+"""Options of outputs that tell of one stream; with this in their names, they tell of several, each in a file."""
+_STREAM = "{stream}"
 
-def make_sinks(args: argparse.Namespace, sources: Sequence[str], graph: Graph) -> list[Sink]:
+
+def make_sinks(args: argparse.Namespace, specs: Sequence[SourceSpec], graph: Graph) -> list[Sink]:
     """The sinks that the options ask for; no two may write the same file, none a source.
 
     Raises:
-        UsageError: they may not, or an output tells of one file and there is something else to watch.
+        UsageError: they may not, or an output cannot tell of what is watched.
     """
-    _check_one_file(args, sources, graph)
-    chosen = [p for p in (args.events, args.vtt, args.srt, args.activitynet, args.report, args.video) if p and p != "-"]
-    taken = {os.path.realpath(source): "the source" for source in sources}
-    for path in chosen:
-        real = os.path.realpath(path)
-        if real in taken:
-            raise UsageError(f"{path!r} would overwrite {taken[real]}; choose another path.")
-        taken[real] = "another output"
+    chosen = {option: _per_stream(option, getattr(args, option), specs, graph) for option in _OF_ONE_STREAM}
+    paths = [args.events] if args.events and args.events != "-" else []
+    _check_paths([*paths, *(path for files in chosen.values() for path in files.values())], specs)
     sinks: list[Sink] = []
     if args.events:
         from ..sinks.jsonl import JsonlSink
 
         sinks.append(JsonlSink(args.events, canonical=args.canonical))
-    if args.vtt:
-        from ..sinks.subtitles import WebVttSink
-
-        sinks.append(WebVttSink(args.vtt))
-    if args.srt:
-        from ..sinks.subtitles import SrtSink
-
-        sinks.append(SrtSink(args.srt))
-    if args.activitynet:
-        from ..sinks.activitynet import ActivityNetSink
-
-        sinks.append(ActivityNetSink(args.activitynet))
-    if args.report:
-        from ..sinks.report import ReportSink
-
-        sinks.append(ReportSink(args.report, model=_setting(graph, "clip_tower", "model", "")))
-    if args.video:
-        from ..sinks.video import VideoSink
-
-        if Path(args.video).suffix.lower() != ".mp4":
-            raise UsageError(f"--video writes MP4; {args.video!r} should end in .mp4.")
-        # A caption is known one interval after its span began; the video waits for it and a little more.
-        delay = max(12.0, 2.0 * float(_setting(graph, "git_captioner", "interval", 0.0)))
-        sinks.append(VideoSink(args.video, delay=delay, video_stream=_setting(graph, "decode", "video_stream", None)))
+    for option, files in chosen.items():
+        make = _MAKERS[option]
+        for stream, path in files.items():
+            sink = make(path, graph)
+            sink.stream = stream if len(specs) > 1 else None
+            sinks.append(sink)
     return sinks
 
 
-def _check_one_file(args: argparse.Namespace, sources: Sequence[str], graph: Graph) -> None:
-    """Outputs with one line of time describe one file: the times of a live source begin anew with each connection."""
-    option = next((o for o in ("vtt", "srt", "activitynet", "report", "video") if getattr(args, o)), None)
-    if option is not None and (graph.live or len(sources) > 1):
-        what = "a live source" if graph.live else "several sources"
-        raise UsageError(f"--{option} tells of one file from its start to its end; for {what} write --events.")
+def _per_stream(option: str, path: str | None, specs: Sequence[SourceSpec], graph: Graph) -> dict[str, str]:
+    """The file of each stream that an output tells of.
+
+    Raises:
+        UsageError: it has one name for several streams, or cannot tell of live ones.
+    """
+    if not path:
+        return {}
+    if option == "activitynet" and graph.live:
+        raise UsageError("--activitynet tells of a file from its start to its end; for a live source write --events.")
+    if len(specs) > 1 and _STREAM not in path:
+        stem, suffix = os.path.splitext(path)
+        raise UsageError(
+            f"--{option} tells of one source; for several write one file each, "
+            f"as in --{option} '{stem}-{_STREAM}{suffix}', or write --events."
+        )
+    return {spec.stream: path.replace(_STREAM, spec.stream) for spec in specs}
+
+
+def _check_paths(paths: Sequence[str], specs: Sequence[SourceSpec]) -> None:
+    taken = {os.path.realpath(spec.uri): "the source" for spec in specs}
+    for path in paths:
+        real = os.path.realpath(path)
+        if real in taken:
+            raise UsageError(f"{path!r} would overwrite {taken[real]}; choose another path.")
+        taken[real] = "another output"
+
+
+def _vtt(path: str, graph: Graph) -> Sink:
+    from ..sinks.subtitles import WebVttSink
+
+    return WebVttSink(path)
+
+
+def _srt(path: str, graph: Graph) -> Sink:
+    from ..sinks.subtitles import SrtSink
+
+    return SrtSink(path)
+
+
+def _activitynet(path: str, graph: Graph) -> Sink:
+    from ..sinks.activitynet import ActivityNetSink
+
+    return ActivityNetSink(path)
+
+
+def _report(path: str, graph: Graph) -> Sink:
+    from ..sinks.report import ReportSink
+
+    return ReportSink(path, model=_setting(graph, "clip_tower", "model", ""))
+
+
+def _video(path: str, graph: Graph) -> Sink:
+    if Path(path).suffix.lower() != ".mp4":
+        raise UsageError(f"--video writes MP4; {path!r} should end in .mp4.")
+    # A caption is known one interval after its span began; the video waits for it and a little more.
+    delay = max(12.0, 2.0 * float(_setting(graph, "git_captioner", "interval", 0.0)))
+    if graph.live:
+        from ..sinks.live_video import LiveVideoSink
+
+        return LiveVideoSink(path, delay=delay)
+    from ..sinks.video import VideoSink
+
+    return VideoSink(path, delay=delay, video_stream=_setting(graph, "decode", "video_stream", None))
+
+
+_MAKERS: dict[str, Callable[[str, Graph], Sink]] = {
+    "vtt": _vtt,
+    "srt": _srt,
+    "activitynet": _activitynet,
+    "report": _report,
+    "video": _video,
+}
 
 
 def _setting(graph: Graph, use: str, key: str, default: Any) -> Any:

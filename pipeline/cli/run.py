@@ -128,7 +128,7 @@ def watch(sources: Sequence[str], args: argparse.Namespace) -> int:
         secrets=secrets,
     )
     specs = source_specs(sources) if sources else camera_specs(plan.graph)
-    sinks = make_sinks(args, [spec.uri for spec in specs], plan.graph)
+    sinks = make_sinks(args, specs, plan.graph)
     display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
     make_runner = runner_factory(args.runner, args.address)
     session = Session(plan.graph, make_runner, specs, sinks, display.update, display.note)

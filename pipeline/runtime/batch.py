@@ -11,6 +11,7 @@ from typing import Any
 from onlooker.operators.contract import Context, Control, End, Source, SourceInfo, SourceOutputs, StreamState, WallTime
 from onlooker.operators.packets import Packet
 
+from ..errors import OnlookerError
 from ..graph import Edge, Graph, Node
 
 __all__ = ["Batch", "SourceSpec", "make_source", "read_stream"]
@@ -58,6 +59,8 @@ class Batch:
     """Totals of the source so far."""
     cursor: Any = None
     """Where the source stood after this batch; only between the source and the first stage."""
+    failure: OnlookerError | None = None
+    """Why the source could not be opened; the stream then has no other batch."""
 
     @property
     def final(self) -> bool:

@@ -11,11 +11,12 @@ from typing import Any
 
 from onlooker.operators.contract import Control, Source
 
-from ..errors import UsageError
+from ..errors import OnlookerError
 from ..graph import Edge, Graph
 from .batch import Batch, SourceSpec, make_source, read_stream
 from .glibc import keep_freed_memory
 from .stage import Stage
+from .streams import check_addition, not_opened
 
 __all__ = ["LocalRunner"]
 
@@ -60,7 +61,9 @@ class LocalRunner:
         self._graph = graph
         self._sinks = sinks
         self._abandoned = threading.Event()
-        self._sources_open = threading.Semaphore(0)
+        self._sources_told = threading.Semaphore(0)
+        """Once for each source and stage: the source was opened, or could not be."""
+        self._any_open = threading.Event()
         self._lock = threading.Lock()
         self._feeds: dict[str, _Feed] = {}
         """The streams that have not ended; under the lock, as are the two below."""
@@ -121,14 +124,10 @@ class LocalRunner:
         Raises:
             UsageError: the run is not going on, the graph is for files, or there is such a stream.
         """
-        if not self._graph.live:
-            raise UsageError("streams can be added to live sources only; start another run for a file.")
         feed = self._make_feed(spec)
         with self._lock:
-            if not self._running or self._interrupted:
-                raise UsageError(f"stream {spec.stream!r} cannot be added: the run is over.")
-            if spec.stream in self._feeds:
-                raise UsageError(f"there is a stream {spec.stream!r} already; remove it first, or choose another name.")
+            over = not self._running or self._interrupted
+            check_addition(self._graph, spec.stream, self._feeds, over=over)
             self._feeds[spec.stream] = feed
             if not self._stages_opening:
                 feed.source.credit(self._graph.runtime.in_flight)
@@ -146,7 +145,7 @@ class LocalRunner:
     def _make_feed(self, spec: SourceSpec) -> _Feed:
         source = make_source(self._graph.source, spec)
         return _Feed(
-            source, threading.Thread(target=self._read, args=(source,), name=f"source-{spec.stream}", daemon=True)
+            source, threading.Thread(target=self._read, args=(source, spec), name=f"source-{spec.stream}", daemon=True)
         )
 
     def _results(self) -> Iterator[Batch]:
@@ -186,18 +185,24 @@ class LocalRunner:
                 continue
         raise _Abandoned
 
-    def _read(self, source: Source[Any]) -> None:
-        opened = False
+    def _read(self, source: Source[Any], spec: SourceSpec) -> None:
+        opened, results = False, len(self._graph.stages)
         try:
             for batch in read_stream(self._graph, source, self._sinks):
                 if not opened:
-                    self._sources_open.release(len(self._graph.stages))
                     opened = True
-                self._put(len(self._graph.stages) if batch.news else 0, batch)
+                    self._any_open.set()
+                    self._sources_told.release(results)
+                self._put(results if batch.news else 0, batch)
         except _Abandoned:
             pass
         except BaseException as error:
-            self._fail(0 if opened else len(self._graph.stages), error)
+            if opened or not isinstance(error, OnlookerError):
+                self._fail(0 if opened else results, error)
+                return
+            with contextlib.suppress(_Abandoned):
+                self._put(results, not_opened(self._graph, spec, error))
+            self._sources_told.release(results)
 
     def _work(self, position: int, sources: int) -> None:
         try:
@@ -236,11 +241,14 @@ class LocalRunner:
                     yield Batch(stream, control=(control,))
 
     def _await_sources(self, count: int) -> None:
-        """A source that cannot be opened is reported at once, not after seconds of loading models."""
+        """Sources that cannot be opened are reported at once; where none can, no models are loaded."""
         while count:
             if self._abandoned.is_set():
                 raise _Abandoned
-            count -= self._sources_open.acquire(timeout=_POLL)
+            count -= self._sources_told.acquire(timeout=_POLL)
+        while not self._any_open.wait(_POLL):
+            if self._abandoned.is_set():
+                raise _Abandoned
 
     def _fail(self, position: int, error: BaseException) -> None:
         """Pass an error downstream behind what was already done, so that nothing produced is lost."""

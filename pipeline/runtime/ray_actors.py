@@ -25,7 +25,16 @@ from ..graph import Edge, Graph
 from .batch import Batch, SourceSpec, make_source, read_stream
 from .stage import Stage
 
-__all__ = ["Failure", "Identity", "RemoteTraceback", "Skipped", "SourceActor", "StageActor", "check_identity"]
+__all__ = [
+    "Failure",
+    "Identity",
+    "NotOpened",
+    "RemoteTraceback",
+    "Skipped",
+    "SourceActor",
+    "StageActor",
+    "check_identity",
+]
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,11 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class NotOpened(Failure):
+    """A source says in words for its user that it cannot be opened: the end of its stream, and of no other."""
+
+
+@dataclass(frozen=True)
 class Skipped:
     """In place of a batch that an actor did not take, because one before it is missing."""
 
@@ -162,18 +176,20 @@ class SourceActor(_Actor):
             after: where to go on; None for the beginning.
 
         Yields:
-            Batches; a ``Failure`` is the last.
+            Batches; a ``Failure`` is the last, and the first where the source could not be opened.
         """
         if loaded is not None:
             yield loaded
             return
         needed = self._graph.needed_after(-1, self._sinks)
+        opened = False
         try:
             for batch in read_stream(self._graph, self._source, self._sinks, after=after):
+                opened = True
                 batch.packets = {edge: packets for edge, packets in batch.packets.items() if edge in needed}
                 yield batch
         except Exception as error:
-            yield Failure.of(error)
+            yield (Failure if opened or not isinstance(error, OnlookerError) else NotOpened).of(error)
 
     def credit(self, loaded: Failure | None, batches: int, arrival: float | None = None) -> None:
         """Allow a live source that many more batches; see ``Source.credit``, and ``loaded`` as for ``read``."""

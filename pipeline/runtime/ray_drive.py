@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,21 +14,22 @@ import numpy as np
 import ray
 from ray import cloudpickle
 
-from onlooker.operators.contract import Control, End
+from onlooker.operators.contract import End
 from onlooker.operators.packets import Packet
 
 from ..config import StageSpec
-from ..errors import OnlookerError
+from ..errors import OnlookerError, UsageError
 from ..graph import Edge, Graph
 from .batch import Batch, SourceSpec
-from .ray_actors import Failure, Identity, SourceActor, StageActor
+from .ray_actors import Failure, Identity, NotOpened, SourceActor, StageActor
 from .ray_flow import Chain, Item, Lost, Slot, fetch
 from .ray_instance import worker_environment
+from .streams import Requests, not_opened
 
-__all__ = ["Drive"]
+__all__ = ["Drive", "check_room"]
 
 _POLL = 0.1
-"""Seconds after which the waiting driver looks for an interrupt or a control packet."""
+"""Seconds after which the waiting driver looks for an interrupt, a control packet, or a stream to add or remove."""
 
 _CLOSE_SECONDS = 5.0
 """How long operators may take to close after a complete run."""
@@ -40,7 +40,10 @@ class _Feed:
     """One stream: its source actor, and how far the driver has taken it."""
 
     spec: SourceSpec
+    placement: StageSpec
     restarts_left: int
+    told: bool = False
+    """Whether it was told to end."""
     actor: Any = None
     loaded: Any = None
     """Reference of what the actor's ``load`` returns."""
@@ -65,8 +68,7 @@ class Drive:
         self,
         graph: Graph,
         sinks: frozenset[Edge],
-        interrupted: threading.Event,
-        controls: deque[Control],
+        requests: Requests,
         *,
         private: bool,
     ) -> None:
@@ -75,13 +77,11 @@ class Drive:
         Args:
             graph: what to run.
             sinks: edges that the consumer of the batches reads, besides events.
-            interrupted: set from outside when the streams are to end.
-            controls: filled from outside with what ``send`` was given.
+            requests: what is asked from outside while the run goes on.
             private: whether the workers share this machine's package and have inherited our environment.
         """
         self._graph = graph
-        self._interrupted = interrupted
-        self._controls = controls
+        self._requests = requests
         self._package: bytes = cloudpickle.dumps((graph, sinks))  # type: ignore[no-untyped-call]
         self._identity = Identity.of_this_process(with_weights=not private)
         self._runtime_env = None if private else {"env_vars": worker_environment(graph.runtime.threads)}
@@ -90,7 +90,6 @@ class Drive:
         self._feeds: list[_Feed] = []
         self._chain = Chain([])
         self._window = 0
-        self._told = False
         self._opening: list[Any] = []
         """References of what the stages' ``open`` returns; empty once all have come."""
 
@@ -98,9 +97,9 @@ class Drive:
         """Start all actors; sources begin to read while the models load."""
         self._placement = placement
         runtime = self._graph.runtime
-        self._feeds = [_Feed(spec, placement.max_restarts) for spec in specs]
-        for feed in self._feeds:
-            self._start_source(feed, after=None)
+        self._requests.begin(spec.stream for spec in specs)
+        for spec in specs:
+            self._open(spec, placement)
         stages = []
         for name in self._graph.stages:
             stage = self._graph.stage_spec(name)
@@ -121,12 +120,15 @@ class Drive:
             OnlookerError: an actor was lost for good.
             Exception: what a source or an operator raised.
         """
-        while waiting := self._waiting():
-            self._serve()
+        while True:
+            yield from self._serve()
+            if not (waiting := self._waiting()):
+                return
             ready, _ = ray.wait(list(waiting), timeout=_POLL, fetch_local=False)
             for reference in ready:
                 feed = waiting[reference]
                 batch = self._take(feed) if reference is feed.generator else self._result(feed)
+                self._dismiss_if_done(feed)
                 if batch is not None:
                     yield batch
 
@@ -137,8 +139,7 @@ class Drive:
     def kill(self) -> None:
         """End all actors."""
         for feed in self._feeds:
-            if feed.actor is not None:
-                ray.kill(feed.actor)
+            ray.kill(feed.actor)
         self._chain.kill()
 
     def _make(self, actor_class: type[Any], placement: StageSpec, **options: Any) -> Any:
@@ -160,16 +161,28 @@ class Drive:
         self._opening.append(actor.open.remote(self._package, name))
         return actor
 
+    def _open(self, spec: SourceSpec, placement: StageSpec) -> None:
+        """Begin a stream."""
+        feed = _Feed(spec, placement, placement.max_restarts)
+        self._start_source(feed, after=None)
+        self._feeds.append(feed)
+
     def _start_source(self, feed: _Feed, after: Batch | None) -> None:
         """Start the source actor of a stream, to go on behind the batch ``after`` if there is one."""
-        feed.actor = self._make(SourceActor, self._placement, max_concurrency=2)
+        feed.actor = self._make(SourceActor, feed.placement, max_concurrency=2)
         feed.loaded = feed.actor.load.remote(self._package, feed.spec)
         read = feed.actor.read.options(
             num_returns="streaming", _generator_backpressure_num_objects=self._graph.runtime.in_flight
         )
         feed.generator = read.remote(feed.loaded, after)
-        if self._told:
+        if feed.told:
             feed.actor.interrupt.remote(feed.loaded)
+
+    def _dismiss_if_done(self, feed: _Feed) -> None:
+        """Let the actor of a stream go that has nothing more to bring."""
+        if feed.generator is None and not feed.items and feed in self._feeds:
+            self._feeds.remove(feed)
+            ray.kill(feed.actor)
 
     def _waiting(self) -> dict[Any, _Feed]:
         """What can move next: results at the head of each stream, and sources whose stream has room in its window."""
@@ -181,22 +194,49 @@ class Drive:
         }
         return results | sources
 
-    def _serve(self) -> None:
-        """Do what other threads or a signal handler have asked for."""
-        if self._interrupted.is_set() and not self._told:
-            self._told = True
-            for feed in self._feeds:
-                feed.actor.interrupt.remote(feed.loaded)
+    def _serve(self) -> Iterator[Batch]:
+        """Do what other threads or a signal handler have asked for; yields the ends of streams that find no room."""
+        while self._requests.changes:
+            change = self._requests.changes.popleft()
+            if isinstance(change, str):
+                self._interrupt(change)
+            elif (problem := self._add(change)) is not None:
+                self._requests.ended(change.stream)
+                yield not_opened(self._graph, change, problem)
+        if self._requests.interrupted.is_set():
+            self._interrupt(None)
         if self._opening:
             _, self._opening = ray.wait(self._opening, num_returns=len(self._opening), timeout=0, fetch_local=False)
             for feed in self._feeds if not self._opening else ():
                 self._credit(feed, self._graph.runtime.in_flight)
         begun = all(feed.last is not None for feed in self._feeds)
-        while begun and self._controls:
-            control = self._controls.popleft()
+        while begun and self._requests.controls:
+            control = self._requests.controls.popleft()
             for feed in self._feeds:
-                if control.stream in (None, feed.spec.stream) and feed.generator is not None:
+                if control.stream in (None, feed.spec.stream) and feed.generator is not None and not feed.ended:
                     self._submit(feed, ray.put(Batch(feed.spec.stream, control=(control,))))
+
+    def _interrupt(self, stream: str | None) -> None:
+        """Tell the sources of a stream, or of all, to end it."""
+        for feed in self._feeds:
+            if stream in (None, feed.spec.stream) and not (feed.told or feed.ended):
+                feed.told = True
+                feed.actor.interrupt.remote(feed.loaded)
+
+    def _add(self, spec: SourceSpec) -> UsageError | None:
+        """Begin a stream that was not there from the start; says why where it cannot be."""
+        placement = self._placement
+        if self._private:  # whose CPUs are what was reserved at the start, and no bound
+            placement = placement.model_copy(update={"num_cpus": 0.0})
+        else:
+            try:
+                check_room(placement.num_cpus, placement.num_gpus, free=True)
+            except UsageError as error:
+                return error
+        self._open(spec, placement)
+        if not self._opening:
+            self._credit(self._feeds[-1], self._graph.runtime.in_flight)
+        return None
 
     def _credit(self, feed: _Feed, batches: int, arrival: float | None = None) -> None:
         if self._graph.live:
@@ -210,12 +250,15 @@ class Drive:
             feed.generator = None
             return None
         if feed.last is None and isinstance(first := fetch(reference), Failure):
-            raise first.exception()  # a source that cannot be opened is told at once, not when the models are loaded
+            # A source that cannot be opened is told at once, not when the models are loaded.
+            error = first.exception()
+            if not (isinstance(first, NotOpened) and isinstance(error, OnlookerError)):
+                raise error
+            return self._over(feed, not_opened(self._graph, feed.spec, error))
         feed.before_last, feed.last = feed.last, reference
         if self._graph.live and isinstance(batch := fetch(reference), Batch):
             if batch.news:
-                feed.ended = batch.final
-                return batch
+                return self._over(feed, batch)
             feed.reached = (batch.epoch, batch.wall.t) if batch.wall is not None else None
         self._submit(feed, reference)
         return None
@@ -234,12 +277,19 @@ class Drive:
         feed.items.popleft()
         if feed.ended:
             return None
-        feed.ended = found.final
+        self._over(feed, found)
         if found.frames:
             self._credit(feed, 1, found.arrival)
         if not self._private:
             found.arrival = None  # by the clock of a machine that may be another
         return _owned(found)
+
+    def _over(self, feed: _Feed, batch: Batch) -> Batch:
+        """Note whether a stream is over with ``batch``; returns it."""
+        if batch.final:
+            feed.ended = True
+            self._requests.ended(feed.spec.stream)
+        return batch
 
     def _recover(self) -> None:
         """Replace what was lost and send again what was lost with it."""
@@ -270,6 +320,26 @@ class Drive:
         self._start_source(feed, delivered if isinstance(delivered, Batch) else None)
         if not self._opening:
             self._credit(feed, max(1, self._graph.runtime.in_flight - len(feed.items)))
+
+
+def check_room(cpus: float, gpus: float, *, free: bool) -> None:
+    """Refuse what Ray would wait for without end.
+
+    Args:
+        cpus: what is to be reserved.
+        gpus: the same.
+        free: compare with what nobody has reserved, else with all that there is.
+
+    Raises:
+        UsageError: there is less.
+    """
+    there: dict[str, float] = ray.available_resources() if free else ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for resource, key, wanted in (("CPU", "num_cpus", cpus), ("GPU", "num_gpus", gpus)):
+        if wanted > there.get(resource, 0.0):
+            raise UsageError(
+                f"the actors of this graph reserve {wanted:g} {resource}s, Ray has {there.get(resource, 0.0):g}"
+                f"{' left' if free else ''}; lower {key} of its stages, e.g. -o stages.models.{key}=0."
+            )
 
 
 def _end_of_epoch(feed: _Feed) -> Batch:

@@ -10,17 +10,15 @@ source. Ray Compiled Graphs would save a little per call; they are not used beca
 from __future__ import annotations
 
 import math
-import threading
-from collections import deque
 from collections.abc import Iterator
 
 from onlooker.operators.contract import Control
 
 from ..config import StageSpec
-from ..errors import UsageError
 from ..graph import Edge, Graph
-from .batch import Batch, SourceSpec
+from .batch import Batch, SourceSpec, make_source
 from .ray_instance import ray_instance
+from .streams import Requests
 
 __all__ = ["RayRunner"]
 
@@ -40,31 +38,34 @@ class RayRunner:
         self._graph = graph
         self._sinks = sinks
         self._address = address
-        self._interrupted = threading.Event()
-        self._controls: deque[Control] = deque()
+        self._requests = Requests()
 
     def interrupt(self) -> None:
         """End all streams soon, with reason ``interrupted``; what was read is still processed.
 
         Only raises a flag, so a signal handler may call it in the middle of a call into Ray.
         """
-        self._interrupted.set()
+        self._requests.interrupted.set()
 
     def send(self, control: Control) -> None:
         """Hand a control packet to the nodes of its stream, or of all streams; callable from any thread."""
-        self._controls.append(control)
+        self._requests.controls.append(control)
 
     def add(self, spec: SourceSpec) -> None:
-        """Not possible here.
+        """Watch one more live stream; from any thread. Its actor starts a moment later.
+
+        Where a cluster has no room for the actor, the stream ends at once and says so.
 
         Raises:
-            UsageError: always.
+            UsageError: the run is not going on, the graph is for files, or there is such a stream.
+            OnlookerError: the address cannot be read.
         """
-        raise UsageError("streams cannot be added or removed in a run on Ray; use runner='local', or another run.")
+        make_source(self._graph.source, spec)  # only for its errors: the source that reads is made in its actor
+        self._requests.add(self._graph, spec)
 
     def remove(self, stream: str) -> None:
-        """Not possible here; raises as ``add`` does."""
-        raise UsageError("streams cannot be added or removed in a run on Ray; use runner='local', or another run.")
+        """End one stream soon; what was read is still processed. From any thread; harmless if it has ended."""
+        self._requests.remove(stream)
 
     def run(self, specs: list[SourceSpec]) -> Iterator[Batch]:
         """Run to the end of all streams and yield what leaves the last stage.
@@ -81,15 +82,16 @@ class RayRunner:
         gpus = sum(placement.num_gpus for placement in placements)
         threads = self._graph.runtime.threads
         with ray_instance(self._address, cpus=max(1, math.ceil(cpus)), threads=threads) as private:
-            _check_room(cpus, gpus)
-            from .ray_drive import Drive
+            from .ray_drive import Drive, check_room
 
-            drive = Drive(self._graph, self._sinks, self._interrupted, self._controls, private=private)
+            check_room(cpus, gpus, free=False)
+            drive = Drive(self._graph, self._sinks, self._requests, private=private)
             try:
                 drive.start(specs, source_placement(self._graph))
                 yield from drive.batches()
                 drive.close()
             finally:
+                self._requests.close()
                 drive.kill()
 
 
@@ -97,20 +99,3 @@ def source_placement(graph: Graph) -> StageSpec:
     """Where source actors run: as the source's stage says, unless that is a stage of operators."""
     stage = graph.source.stage
     return StageSpec() if stage in graph.stages else graph.stage_spec(stage)
-
-
-def _check_room(cpus: float, gpus: float) -> None:
-    """Refuse what Ray would wait for without end.
-
-    Raises:
-        UsageError: the actors reserve more than there is.
-    """
-    import ray
-
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    for resource, key, wanted in (("CPU", "num_cpus", cpus), ("GPU", "num_gpus", gpus)):
-        if wanted > there.get(resource, 0.0):
-            raise UsageError(
-                f"the actors of this graph reserve {wanted:g} {resource}s, Ray has {there.get(resource, 0.0):g}; "
-                f"lower {key} of its stages, e.g. -o stages.models.{key}=0."
-            )

@@ -20,8 +20,12 @@ class Sink(ABC):
     """Takes what a run produces. All calls come from one thread, in this order:
 
     ``open``; per stream ``start``, then ``packets``, ``event`` and ``advance`` as they come, ``finish``; ``close``,
-    also after an error or Ctrl-C, and then what was written is a complete, valid file.
+    also after an error or Ctrl-C, and then what was written is a complete, valid file. A stream whose source could not
+    be opened has events and nothing else.
     """
+
+    stream: str | None = None
+    """The only stream that the sink is told of; None for all."""
 
     ports: ClassVar[tuple[str, ...]] = ()
     """Names of the output ports whose packets the sink reads, e.g. ``previews``, ``scores``."""
@@ -37,6 +41,13 @@ class Sink(ABC):
     def start(self, info: SourceInfo, uri: str) -> None:
         """A stream begins; ``uri`` is what the user named and may hold credentials: never write it out."""
 
+    def epoch(self, stream: str, zero: float) -> None:
+        """Media time of a live stream begins anew: its zero is ``zero`` seconds after watching began.
+
+        Comes before the packets and events of each epoch, the first one included; nothing of the epoch before follows.
+        What an epoch tells ends before the next one's zero, so times plus ``zero`` are one line of time.
+        """
+
     def packets(self, port: str, packets: Sequence[Packet]) -> None:
         """New packets of one stream on a port that the sink asked for, times increasing."""
 
@@ -44,7 +55,7 @@ class Sink(ABC):
         """The next event of the log."""
 
     def advance(self, t: float) -> None:
-        """All events that became known up to media time ``t`` (seconds) have been given."""
+        """All events that became known up to media time ``t`` (seconds, of the open epoch) have been given."""
 
     def finish(self, stream: str, end: End) -> None:
         """A stream is over; its last event has been given."""

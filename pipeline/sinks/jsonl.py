@@ -39,10 +39,10 @@ class JsonlSink(ClaimedFileSink):
 
     def start(self, info: SourceInfo, uri: str) -> None:
         """Begin the file with the first stream. See ``Sink.start``."""
-        if self._to_stdout or self._file is not None:
+        if self._to_stdout:
             return
         self._refuse_source(uri)
-        self._file = AppendFile(self.path)
+        self._begin()
 
     def event(self, event: Event) -> None:
         """Write one line. See ``Sink.event``."""
@@ -51,8 +51,13 @@ class JsonlSink(ClaimedFileSink):
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
         else:
-            assert self._file is not None, "event before start"
-            self._file.append(line)
+            self._begin().append(line)
+
+    def _begin(self) -> AppendFile:
+        """The file; begun anew at the first time, which may be an event of a stream that could not start."""
+        if self._file is None:
+            self._file = AppendFile(self.path)
+        return self._file
 
     def close(self) -> None:
         """Close the file; standard output stays open. See ``Sink.close``."""

@@ -113,6 +113,8 @@ class StreamFileSink(ClaimedFileSink):
 
     info: SourceInfo | None = None
     """The stream, once it has started."""
+    _zero = 0.0
+    """Added to media times: of files nothing, of live streams what makes them seconds since watching began."""
     _closed = False
 
     def open(self) -> None:
@@ -135,6 +137,10 @@ class StreamFileSink(ClaimedFileSink):
         self._refuse_source(uri)
         self._begin(info, uri)
         self.info = info
+
+    def epoch(self, stream: str, zero: float) -> None:
+        """Place what follows on the one line of time of a live stream. See ``Sink.epoch``."""
+        self._zero = zero
 
     def close(self) -> None:
         """Complete the output; harmless when repeated. See ``Sink.close``."""

@@ -3,6 +3,8 @@
 While the stream runs, everything that grows goes to a spool folder beside the output: settled events as lines, key
 frames as JPEG files, thinned to a fixed number. Curves stay in memory in bounded space. ``close`` streams the page out
 of the spool.
+
+Times are media time; of live streams seconds since watching began.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any, ClassVar, TextIO
 from PIL import Image
 
 from onlooker.operators.contract import End, SourceInfo
-from onlooker.operators.events import CaptionData, Event, QueryData
+from onlooker.operators.events import CaptionData, Event, QueryData, StreamData
 from onlooker.operators.packets import Frame, Packet, Scores
 
 from .output import StreamFileSink, replace_file
@@ -60,6 +62,7 @@ class ReportSink(StreamFileSink):
         self._counts = {"caption": 0, "query": 0}
         self._spooled = 0
         self._reached = 0.0
+        self._size = (0, 0)
         self._end: End | None = None
 
     def _begin(self, info: SourceInfo, uri: str) -> None:
@@ -72,33 +75,37 @@ class ReportSink(StreamFileSink):
         """Take in key frames and scores. See ``Sink.packets``."""
         for packet in packets:
             if isinstance(packet, Frame):
+                self._size = packet.source_size
                 self._frames.offer(partial(self._spool_frame, packet))
             elif isinstance(packet, Scores):
                 for name, value in zip(packet.names, packet.values.tolist(), strict=True):
-                    self._curves.setdefault(name, Curve()).add(packet.t, value)
-            self._reached = max(self._reached, packet.t)
+                    self._curves.setdefault(name, Curve()).add(self._zero + packet.t, value)
+            self._reached = max(self._reached, self._zero + packet.t)
 
     def _spool_frame(self, frame: Frame) -> _KeyFrame:
         file = self._spool / f"{self._spooled}.jpg"
         self._spooled += 1
         Image.fromarray(frame.pixels).save(file, "JPEG", quality=_JPEG_QUALITY, optimize=True)
         height, width = frame.pixels.shape[:2]
-        return _KeyFrame(frame.t, file, width, height)
+        return _KeyFrame(self._zero + frame.t, file, width, height)
 
     def event(self, event: Event) -> None:
         """Spool what is settled, remember the queries that are open. See ``Sink.event``."""
         data = event.data
-        self._reached = max(self._reached, data.t_seen)
+        # The events of a live stream about itself stand on the one line of time already.
+        zero = 0.0 if isinstance(data, StreamData) else self._zero
+        self._reached = max(self._reached, zero + data.t_seen)
+        t_start, t_end = zero + data.t_start, None if data.t_end is None else zero + data.t_end
         if isinstance(data, QueryData):
-            moment = Moment(data.query, data.t_start, data.t_end, data.score)
+            moment = Moment(data.query, t_start, t_end, data.score)
             self._open_queries[data.event_id] = moment
             if event.phase == "end":
                 del self._open_queries[data.event_id]
                 self._counts["query"] += 1
                 _append(self._moments, [moment.query, moment.t_start, moment.t_end, moment.score])
-        elif isinstance(data, CaptionData) and event.phase == "end" and data.t_end is not None:
+        elif isinstance(data, CaptionData) and event.phase == "end" and t_end is not None:
             self._counts["caption"] += 1
-            _append(self._captions, [data.t_start, data.t_end, data.text])
+            _append(self._captions, [t_start, t_end, data.text])
 
     def finish(self, stream: str, end: End) -> None:
         """Note how the stream ended. See ``Sink.finish``."""
@@ -111,6 +118,7 @@ class ReportSink(StreamFileSink):
             assert self.info is not None
             page = PageData(
                 info=self.info,
+                size=self._size if self.info.live else (self.info.width, self.info.height),
                 model=self._model,
                 status=self._end.reason if self._end else "interrupted",
                 duration=self._duration(),
@@ -127,7 +135,7 @@ class ReportSink(StreamFileSink):
 
     def _duration(self) -> float:
         """Seconds that the timeline spans: to the end of what was processed."""
-        t = self._end.t if self._end else self._reached
+        t = self._end.t if self._end and self.info and not self.info.live else self._reached
         return max(t if math.isfinite(t) else self._reached, 1e-3)
 
     def _read_captions(self) -> Iterator[Caption]:

@@ -13,6 +13,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +29,8 @@ _STATUS = {
     "interrupted": "partial: interrupted",
     "failed": "partial: the run failed",
 }
+_LIVE_STATUS = {"interrupted": "watched until it was stopped", "removed": "watched until it was removed"}
+"""Whoever watches a camera has to stop at some time; nothing is missing then."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class PageData:
     """What the page shows. Captions and moments are read as often as needed, one at a time."""
 
     info: SourceInfo
+    size: tuple[int, int]
+    """(width, height) of the video as shown, pixels; of a live stream the last one."""
     model: str
     status: str
     duration: float
@@ -114,14 +119,16 @@ def _head(page: PageData, style: str, script: str) -> Iterator[str]:
 def _header(page: PageData) -> Iterator[str]:
     facts = [
         clock(page.duration),
-        f"{page.info.width} × {page.info.height}",
+        *([f"from {_date(page.info.epoch / 1000)}"] if page.info.live else []),
+        *([f"{page.size[0]} × {page.size[1]}"] if any(page.size) else []),
         _count(page.caption_count, "caption"),
         *([_count(page.moment_count, "query event")] if page.curves or page.moment_count else []),
         *([f"model {page.model}"] if page.model else []),
     ]
     items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
-    status = _STATUS.get(page.status, f"partial: {page.status}")
-    kind = "ok" if page.status == "complete" else "partial"
+    told = _STATUS | _LIVE_STATUS if page.info.live else _STATUS
+    status = told.get(page.status, f"partial: {page.status.replace('_', ' ')}")
+    kind = "partial" if status.startswith("partial") else "ok"
     yield (
         '<header><div class="brand"><span>onlooker</span>'
         '<button type="button" id="theme" hidden>Dark</button></div>'
@@ -244,6 +251,10 @@ def _number(value: float) -> str:
 
 def _count(number: int, word: str, plural: str = "") -> str:
     return f"{number:,} {word if number == 1 else plural or word + 's'}"
+
+
+def _date(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def clock(seconds: float, *, tenths: bool = False) -> str:

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from onlooker.operators.contract import Control
-from onlooker.pipeline.errors import UsageError
-from onlooker.pipeline.runtime.batch import SourceSpec
 from onlooker.pipeline.simulate import SimulatedCamera
 from tests.decode.live.sources import free_port, held, wait_until
 from tests.videos import write_video
@@ -111,32 +109,6 @@ def test_what_was_told_to_a_stream_holds_in_its_next_epoch(camera: SimulatedCame
     newest = run.captions("door")[-1]
     assert newest.data.text.endswith(" query.add") and newest.data.text.count("query.add") == 1
     assert newest.data.media_epoch != run.captions("door")[0].data.media_epoch
-
-
-def test_streams_come_and_go_while_others_are_watched() -> None:
-    before = held()
-    with LiveRun(live_graph(), {"one": PATTERN}) as run:
-        run.more_captions("one")
-        run.session.add(SourceSpec(PATTERN, "two"))
-        run.more_captions("two")
-        with pytest.raises(UsageError, match="there is a stream 'two' already"):
-            run.session.add(SourceSpec(PATTERN, "two"))
-        run.session.remove("two")
-        run.until(lambda: run.statuses("two")[-1] == "ended")
-        assert run.states("two")[-1].data.reason == "removed"
-        run.more_captions("one")
-        run.session.add(SourceSpec(PATTERN, "two"))
-        run.until(lambda: run.statuses("two")[-1] == "live")
-        with pytest.raises(UsageError, match="there is no stream 'three'; there are: one, two"):
-            run.session.remove("three")
-        for name in ("one", "two"):
-            run.session.remove(name)
-        run.join()
-    check_stream(run, "one")
-    assert run.session.exit_code == 0, "removed on purpose"
-    with pytest.raises(UsageError, match="the run is over"):
-        run.session.add(SourceSpec(PATTERN, "late"))
-    wait_until(lambda: held() == before)
 
 
 def test_a_source_with_an_end_ends_the_run() -> None:

@@ -172,7 +172,8 @@ def test_a_file_in_real_time_is_read_as_if_it_were_a_camera(tmp_path: Path) -> N
     ("arguments", "words"),
     [
         (["rtsp://u:s3cretword@host/a", "-o", "decode.policy=block", "--runner", "local"], "cannot wait; use policy"),
-        (["rtsp://u:s3cretword@host/a", "--vtt", "a.vtt"], "write --events"),
+        (["rtsp://u:s3cretword@host/a", "lavfi:testsrc", "--vtt", "a.vtt"], "'a-{stream}.vtt', or write --events"),
+        (["rtsp://u:s3cretword@host/a", "--activitynet", "a.json"], "for a live source write --events"),
         (["gopher://u:s3cretword@host/a"], "cannot be read; use one of"),
         (["lavfi:testsrc", "--graph", "dense", "--mode", "paper"], "cannot watch a live source"),
         ([], "nothing to watch"),

@@ -66,7 +66,8 @@ class CounterConfig(Config):
     size: int = 8
     pause: float = 0.0
     fail_at: int | None = None
-    fail_open: bool = False
+    fail_open: bool | str = False
+    """Always, or for the stream of this name."""
     die_at: int | None = None
     marker: str = ""
     progress: str = ""
@@ -82,7 +83,7 @@ class Counter(Source[int]):
     stopped = False
 
     def open(self, context: Context) -> SourceInfo:
-        if self.config.fail_open:
+        if self.config.fail_open in (True, self.stream):
             raise BrokenSourceError("missing", f"{self.uri!r} does not exist; check the path.")
         return SourceInfo(self.stream, 0, self.config.size, self.config.size, time_source="file")
 
