@@ -1,0 +1,361 @@
+"""A bridge: events out of the store to another system, each at least once and in order.
+
+The store is the outbox. A bridge keeps its place there, reads what comes after it, hands it over, and moves its place
+only when the other side has acknowledged. What a crash, a network or the other side loses on the way is sent again. A
+bridge has one thread and one reader of the store, so the bus never waits for it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from ..record import Stored
+from ..store import EventStore, StoreError
+from ..store_read import Page, StoreReader
+from .failure import BridgeError, Failure, Refused, Unreachable
+
+__all__ = ["Backoff", "Bridge", "BridgeStatus", "Context", "Target"]
+
+State = Literal["starting", "delivering", "failing", "closed"]
+_POLL = 1.0  # seconds; the longest that a commit goes unseen if nobody calls `wake`
+_KEEP = 1.0  # seconds; how often a place is kept while nothing that was passed over had to be sent
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a target may use of the bridge, on the bridge's thread."""
+
+    reader: StoreReader
+    name: str
+    """The same at every start of the same bridge on the same store, another one elsewhere."""
+    stop: threading.Event
+    """Set when waiting is to end at once."""
+    notice: Callable[[str], None]
+
+
+class Target(Protocol):
+    """The other side. All but ``abort`` is called on the bridge's thread; what fails may be opened again."""
+
+    shown: str
+    """Its address without secrets."""
+    kinds: tuple[str, ...]
+    streams: tuple[str, ...]
+    """What to read of the store; empty for all."""
+    batch: int
+    """Events to send at a time, at most."""
+    gather: float
+    """Seconds that an event may wait for others to go with it."""
+    tries: int
+    """How often a batch that is refused is sent before its events are tried one by one, and left out."""
+
+    def wants(self, event: Stored) -> bool:
+        """Whether an event is to be sent."""
+
+    def open(self, context: Context) -> None:
+        """Connect. Raises ``Unreachable``."""
+
+    def send(self, events: Sequence[Stored]) -> None:
+        """Hand over, and return when all are acknowledged. Raises ``Unreachable`` or ``Refused``."""
+
+    def tick(self) -> bool:
+        """Called about every second while there is nothing to send; whether the connection is known to be sound.
+
+        Raises ``Unreachable``.
+        """
+
+    def abort(self) -> None:
+        """Make whatever waits on the network fail now; called from another thread."""
+
+    def close(self) -> None:
+        """Let go of everything. Raises nothing."""
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait after failures in a row: doubled each time up to a limit, and for no two bridges the same."""
+
+    first: float = 1.0
+    most: float = 60.0
+
+    def delay(self, failures: int) -> float:
+        """Seconds to wait after the given number of failures."""
+        return min(self.first * 2.0 ** min(failures - 1, 30), self.most) * random.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class BridgeStatus:
+    """Where a bridge stands."""
+
+    shown: str
+    state: State
+    reason: str
+    """Why it fails; empty where it does not."""
+    sent: int
+    """Events that the other side has acknowledged since the start."""
+    refused: int
+    """Events that the other side did not want and that were left out."""
+    lost: int
+    """Numbers, at most, that the caps of the store deleted before they could be sent."""
+    failures: int
+    behind: int
+    """Numbers of the store that it has not looked at yet."""
+
+
+@dataclass
+class _Counters:
+    sent: int = 0
+    refused: int = 0
+    lost: int = 0
+    failures: int = 0
+    reason: str = field(default="")
+
+
+class Bridge:
+    """Delivers events of a store to a target until it is closed.
+
+    Args:
+        target: the other side.
+        name: under which its place is kept in the store.
+        since: where it begins if the store does not know the name: at what comes ``now``, or at the ``oldest`` event.
+        backoff: how long it waits after failures.
+    """
+
+    def __init__(
+        self, target: Target, name: str, *, since: Literal["now", "oldest"] = "now", backoff: Backoff | None = None
+    ) -> None:
+        """Prepare; nothing is connected before `start`."""
+        self.shown = target.shown
+        self.name = name
+        self._target = target
+        self._since = since
+        self._backoff = backoff or Backoff()
+        self._counters = _Counters()
+        self._state: State = "starting"
+        self._woken, self._closing, self._stop = threading.Event(), threading.Event(), threading.Event()
+        self._deadline = float("inf")
+        self._opened = False
+        self._failed = self._refusals = 0
+        self._told_refusal = ""
+        self._thread: threading.Thread | None = None
+
+    def start(self, store: EventStore, notice: Callable[[str], None] = lambda line: None) -> None:
+        """Begin to deliver; returns at once.
+
+        Args:
+            store: an open store; it has to stay open until `close` has returned.
+            notice: told one line when something changes; called on the bridge's thread.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self._store, self._notice = store, notice
+        kept = store.cursor(self._cursor)
+        if kept:
+            self._position, self._kept_at = kept - 1, time.monotonic()
+        else:
+            self._keep(store.last_seq if self._since == "now" else 0)
+        self._thread = threading.Thread(target=self._run, name=f"bridge {self.name}", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that the store has new events; cheap, from any thread."""
+        self._woken.set()
+
+    def status(self) -> BridgeStatus:
+        """Where it stands."""
+        told = self._counters
+        behind = max(self._store.last_seq - self._position, 0) if self._thread else 0
+        return BridgeStatus(
+            self.shown, self._state, told.reason, told.sent, told.refused, told.lost, told.failures, behind
+        )
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Deliver what is in the store, if the other side takes it now, and end; the rest is sent at the next start.
+
+        Args:
+            timeout: seconds after which it ends in any case.
+        """
+        if self._thread is None:
+            return
+        self._deadline = time.monotonic() + timeout
+        self._closing.set()
+        self._woken.set()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._stop.set()
+            self._target.abort()
+            self._thread.join(timeout)
+        behind = self.status().behind
+        if behind and self._state != "closed":
+            self._tell(f"ends; {_events(behind)} still to come will be sent when it starts again.")
+        self._state = "closed"
+
+    @property
+    def _cursor(self) -> str:
+        return f"bridge/{self.name}"
+
+    def _run(self) -> None:
+        reader: StoreReader | None = None
+        try:
+            while not self._over():
+                try:
+                    reader = reader or StoreReader(self._store.path)
+                    self._work(reader)
+                except Unreachable as failure:
+                    self._back_off(failure.reason, failure.after)
+                except StoreError as error:
+                    self._back_off(str(error))
+                except Exception as error:  # a fault of ours must not end what is promised to go on for ever
+                    self._back_off(f"an internal error ({type(error).__name__})")
+        finally:
+            self._close_target()
+            if reader is not None:
+                reader.close()
+
+    def _over(self) -> bool:
+        if self._stop.is_set() or time.monotonic() >= self._deadline:
+            return True
+        return self._closing.is_set() and (self._state == "failing" or self._position >= self._store.last_seq)
+
+    def _work(self, reader: StoreReader) -> None:
+        """Deliver what there is, or wait for it."""
+        if not self._opened:
+            context = Context(reader, f"{self.name} {self._store.path}", self._stop, self._tell)
+            self._opened = True
+            self._target.open(context)
+        self._woken.clear()
+        page = self._page(reader)
+        if page.stored and len(page.stored) < self._target.batch and self._target.gather:
+            if page.upto >= page.last:
+                self._closing.wait(self._target.gather)
+            page = self._page(reader)
+        self._count_lost(page)
+        wanted = [event for event in page.stored if self._target.wants(event)]
+        if wanted and self._deliver(wanted):
+            self._succeeded()
+        if page.upto > self._position:
+            self._position = page.upto
+            if time.monotonic() - self._kept_at > _KEEP:
+                self._keep(page.upto)
+        if page.upto >= page.last and not self._closing.is_set():
+            if self._target.tick():
+                self._succeeded()
+            self._woken.wait(_POLL)
+
+    def _page(self, reader: StoreReader) -> Page:
+        target = self._target
+        return reader.page(self._position, kinds=target.kinds, streams=target.streams, limit=target.batch)
+
+    def _deliver(self, events: Sequence[Stored]) -> bool:
+        """Send until all are acknowledged or left out; whether any was acknowledged.
+
+        Raises:
+            Unreachable: it has to be tried again later, from the place that was kept.
+        """
+        if self._refusals < self._target.tries:
+            try:
+                self._send(events)
+            except Refused as refusal:
+                self._refusals += 1
+                raise Unreachable(refusal.reason) from None
+            accepted = True
+        else:  # what is wrong may be one of them
+            accepted = any([self._sent_or_left_out(event) for event in events])
+        self._refusals = 0
+        return accepted
+
+    def _sent_or_left_out(self, event: Stored) -> bool:
+        try:
+            self._send([event])
+        except Refused as refusal:
+            self._counters.refused += 1
+            if refusal.reason != self._told_refusal:
+                self._told_refusal = refusal.reason
+                self._tell(
+                    f"leaves out event {event.header.seq} ({event.stream}, {event.kind}) and others like it: "
+                    f"{refusal.reason}; they stay in the store."
+                )
+            self._keep(_number(event))
+            return False
+        return True
+
+    def _send(self, events: Sequence[Stored]) -> None:
+        try:
+            self._target.send(events)
+        except Failure as failure:
+            if failure.done:
+                self._acknowledged(events[: failure.done])
+            raise
+        self._acknowledged(events)
+
+    def _acknowledged(self, events: Sequence[Stored]) -> None:
+        self._counters.sent += len(events)
+        self._keep(_number(events[-1]))
+
+    def _keep(self, position: int) -> None:
+        # One more than the number: 0 is what the store says of a name that it does not know.
+        self._position = position
+        self._kept_at = time.monotonic()
+        self._store.set_cursor(self._cursor, position + 1)
+
+    def _count_lost(self, page: Page) -> None:
+        first = _number(page.stored[0]) if page.stored else page.upto + 1
+        # Asked after the page was read: what was deleted before that is below it now.
+        lost = min(first, self._store.oldest_seq) - 1 - self._position
+        if lost > 0:
+            self._counters.lost += lost
+            self._position += lost
+            self._tell(f"lost {_events(lost)} at most: the store deleted them, by its caps, before they could be sent.")
+
+    def _succeeded(self) -> None:
+        if self._state == "failing":
+            self._tell(f"delivers again after {self._failed} attempts.")
+        elif self._state == "starting":
+            self._tell("connected.")
+        self._state, self._counters.reason, self._failed = "delivering", "", 0
+
+    def _back_off(self, reason: str, after: float = 0.0) -> None:
+        self._close_target()
+        self._failed += 1
+        self._counters.failures += 1
+        if self._stop.is_set():  # the failure is our own: `abort`
+            return
+        if self._state != "failing" or reason != self._counters.reason:
+            self._tell(f"{reason}; events wait in the store, it tries again.")
+        self._state, self._counters.reason = "failing", reason
+        self._closing.wait(max(self._backoff.delay(self._failed), after))
+
+    def _close_target(self) -> None:
+        if self._opened:
+            self._opened = False
+            self._target.close()
+
+    def _tell(self, line: str) -> None:
+        self._notice(f"bridge {self.shown}: {line}")
+
+
+def check_distinct(bridges: Sequence[Bridge]) -> None:
+    """Refuse two bridges that would share a place in the store.
+
+    Raises:
+        BridgeError: there are such.
+    """
+    seen: set[str] = set()
+    for bridge in bridges:
+        if bridge.name in seen:
+            raise BridgeError(f"the bridge {bridge.shown} is given twice; leave one out, or give them names (?name=).")
+        seen.add(bridge.name)
+
+
+def _number(event: Stored) -> int:
+    assert event.header.seq is not None, "an event of the store without a number"
+    return event.header.seq
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count:,} events"
