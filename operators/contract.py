@@ -34,6 +34,8 @@ from pydantic import BaseModel, ConfigDict
 from .packets import Packet
 
 __all__ = [
+    "Clip",
+    "ClipRequest",
     "Config",
     "Context",
     "ContractError",
@@ -237,6 +239,36 @@ class End:
     """What went wrong, for people; holds no credentials."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClipRequest:
+    """Wish for the pictures of a span that a live source has seen."""
+
+    number: int
+    """By which the answer is known; chosen by who asks."""
+    epoch: int
+    t_start: float
+    """Media time, seconds."""
+    t_end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A short piece of video as the camera sent it, in a file format, and one picture of it."""
+
+    number: int
+    """Of the request."""
+    video: bytes = b""
+    """The file; empty where nothing can be given."""
+    suffix: str = ".mp4"
+    """What the file's name should end in."""
+    picture: bytes = b""
+    """JPEG of a frame within the span; empty where none can be decoded."""
+    t_start: float = 0.0
+    """Media time of the first frame in seconds: a key frame, so that it may lie before the span."""
+    error: str | None = None
+    """Why there is no clip; one line for people."""
+
+
 @dataclass(slots=True)
 class SourceOutputs:
     """What one read gives."""
@@ -257,6 +289,8 @@ class SourceOutputs:
     """News of a live stream. They come alone, and reach the log past all work that is under way."""
     notices: tuple[str, ...] = ()
     """What the user should know though it changes nothing; they come alone as well."""
+    clips: tuple[Clip, ...] = ()
+    """What was asked for by `Source.clip`; they come alone as well."""
 
 
 class Source(ABC, Generic[C]):
@@ -296,6 +330,17 @@ class Source(ABC, Generic[C]):
             batches: how many more may be under way between this source and whoever takes the results.
             arrival: ``SourceOutputs.arrival`` of one that has just left the last node; tells how old results are.
         """
+
+    def clip(self, request: ClipRequest) -> None:
+        """Ask for a clip, which a later ``read`` gives; from any thread. Sources that keep nothing ignore it."""
+
+    @property
+    def lingers(self) -> bool:
+        """Whether ``read`` is to be called even after the end of the stream, for clips that are asked for late."""
+        return False
+
+    def release(self) -> None:
+        """Linger no longer: all that became of the stream has been told. Callable from another thread."""
 
     def interrupt(self) -> None:
         """Make ``read`` end the stream soon, with reason ``interrupted``; callable from another thread."""

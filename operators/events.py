@@ -37,9 +37,9 @@ __all__ = [
 
 Phase = Literal["new", "update", "end"]
 
-# What only live streams have to say; left out of a line where it is null.
+# What only live streams, or runs with clips, have to say; left out of a line where it is null.
 _LIVE_DATA = ("message", "retry_in", "new_epoch", "ask")
-_LIVE_SIDE = ("age_ms", "counters")
+_LIVE_SIDE = ("age_ms", "counters", "clip", "clip_start", "key_frame")
 
 _STREAM_NAME = r"^[A-Za-z0-9._-]+$"
 
@@ -76,6 +76,11 @@ class Side(_Model):
     counters: dict[str, int] | None = Field(
         default=None, description="At the end of a live stream: frames_in = frames_processed + all frames_dropped_*."
     )
+    clip: str | None = Field(default=None, description="Name of a video of the event, in the folder of clips.")
+    clip_start: float | None = Field(
+        default=None, description="Media time of the clip's first frame, seconds; a key frame before t_start."
+    )
+    key_frame: str | None = Field(default=None, description="Name of a picture of the event, in the same folder.")
 
 
 class EventData(_Model):

@@ -11,10 +11,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..contract import Config, Context, End, Source, SourceInfo, SourceOutputs, StreamState, WallTime
+from ..contract import Clip, ClipRequest, Config, Context, End, Source, SourceInfo, SourceOutputs, StreamState, WallTime
 from ..packets import Frame, Packet
 from .live.address import LiveAddress, parse_source
-from .live.items import EpochStart, Item, LiveFrame, Notice, StateChange
+from .live.items import ClipCut, EpochStart, Item, LiveFrame, Notice, StateChange
 from .live.options import HardwareDecoding, LiveOptions
 from .live.rate import RateControl
 from .live.reader import LiveReader
@@ -23,6 +23,8 @@ __all__ = ["LiveCursor", "LiveSource", "LiveSourceConfig"]
 
 _WAIT = 1.0
 """Seconds after which a waiting source looks around."""
+_CLIP_PATIENCE = 2.0
+"""Seconds that a clip may take; an event waits for it."""
 _SHORTEST_FRAME = 0.001
 """Seconds that a frame is taken to last where its source tells no rate."""
 
@@ -55,6 +57,8 @@ class LiveSourceConfig(Config):
     connect_timeout: float = Field(10.0, gt=0, description="opening may take this long")
     stall_after: float = Field(3.0, gt=0, description="without a frame for this long the stream counts as stalled")
     reconnect_after: float = Field(8.0, gt=0, description="without a frame for this long it is connected anew")
+    record: float = Field(0.0, ge=0, description="keep the last seconds for clips of events; 0 for none")
+    record_bytes: int = Field(64 << 20, ge=1, description="largest size of what is kept for clips, in memory")
     backoff_first: float = Field(0.5, ge=0, description="longest wait before the first new attempt")
     backoff_cap: float = Field(30.0, ge=0, description="longest wait before any attempt")
     refused_wait: float = Field(60.0, ge=0, description="longest wait after a wrong password or path")
@@ -107,6 +111,10 @@ class LiveSource(Source[LiveCursor]):
         self._room = 0
         self._interrupted = False
         self._may_begin = threading.Event()
+        self._wishes: deque[ClipRequest] = deque()
+        self._asked: dict[int, float] = {}
+        """Numbers of the clips that are being cut, and when they will be late."""
+        self._ended = self._released = False
         self._waiting: deque[SourceOutputs] = deque()
         self._epoch: int | None = None
         """The open epoch."""
@@ -134,17 +142,21 @@ class LiveSource(Source[LiveCursor]):
         return LiveCursor()
 
     def read(self, cursor: LiveCursor) -> tuple[LiveCursor, SourceOutputs]:
-        """Deliver what comes next: news, one frame if there is credit, or the end of an epoch."""
+        """Deliver what comes next: news, one frame if there is credit, a clip, or the end of an epoch.
+
+        After the end of the stream only clips come, and nothing once it is released.
+        """
         reader = self._reader
         assert reader is not None, "read before open"
         if self._past is None:
             self._past = _settled(cursor.counters)
         if not self._address.live:
             self._may_begin.wait()  # what has an end waits until somebody is there to see it
-        while not self._waiting:
+        while not self._waiting and not (self._ended and self._released):
             reader.fps = self._rate.fps
-            self._collect(reader, reader.read(_WAIT, frames=self._room > 0))
-        outputs = self._waiting.popleft()
+            wait = self._ask_for_clips(reader)
+            self._collect(reader, reader.read(wait, frames=self._room > 0))
+        outputs = self._waiting.popleft() if self._waiting else SourceOutputs()
         outputs.counters = self._counters(reader)
         return LiveCursor(outputs.counters), outputs
 
@@ -156,6 +168,26 @@ class LiveSource(Source[LiveCursor]):
             if arrival is not None:
                 now = time.monotonic()
                 self._rate.observe(now - arrival, now)
+            if self._reader is not None:
+                self._reader.wake()
+
+    def clip(self, request: ClipRequest) -> None:
+        """Ask for a clip. See `Source.clip`."""
+        self._wishes.append(request)
+        self._wake()
+
+    @property
+    def lingers(self) -> bool:
+        """Whether clips may still be asked for. See `Source.lingers`."""
+        return self.config.record > 0 and not self._released
+
+    def release(self) -> None:
+        """No clip will be asked for any more. See `Source.release`."""
+        self._released = True
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
             if self._reader is not None:
                 self._reader.wake()
 
@@ -172,6 +204,26 @@ class LiveSource(Source[LiveCursor]):
             reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
+
+    def _ask_for_clips(self, reader: LiveReader) -> float:
+        """Pass on what is wished for, and give up what takes too long; returns how long the reader may wait."""
+        now = time.monotonic()
+        while self._wishes:
+            wish = self._wishes.popleft()
+            self._asked[wish.number] = now + _CLIP_PATIENCE
+            reader.clip(wish.number, wish.epoch, wish.t_start, wish.t_end)
+        for number in [number for number, until in self._asked.items() if until <= now]:
+            self._answer(ClipCut(number, None, "the clip was not cut in time"))
+        return max(0.0, min([_WAIT, *(until - now for until in self._asked.values())]))
+
+    def _answer(self, cut: ClipCut) -> None:
+        if self._asked.pop(cut.number, None) is None:
+            return  # it has been given up
+        clip = Clip(cut.number, error=cut.error)
+        if cut.clip is not None:
+            found = cut.clip
+            clip = Clip(cut.number, found.video, found.suffix, found.picture, found.t_start)
+        self._waiting.append(SourceOutputs(clips=(clip,)))
 
     def _collect(self, reader: LiveReader, items: Iterable[Item]) -> None:
         """Put what the reader told into outputs, each of one kind."""
@@ -191,6 +243,8 @@ class LiveSource(Source[LiveCursor]):
                     if came_alive:
                         self._tell(StreamState("live", "frames", time.time(), epoch=self._epoch))
                     self._deliver(item)
+                case ClipCut():
+                    self._answer(item)
                 case Notice():
                     self._waiting.append(SourceOutputs(notices=(item.message,)))
 
@@ -219,6 +273,7 @@ class LiveSource(Source[LiveCursor]):
 
     def _end(self, reader: LiveReader, reason: str, message: str | None) -> None:
         """End the stream, and with it the epoch that is open, if one is."""
+        self._ended = True
         if self._epoch is None:
             self._waiting.append(SourceOutputs(end=End(reason, 0.0, message=message)))
             return

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 
-from onlooker.operators.contract import Context, SourceOutputs
+from onlooker.operators.contract import Clip, ClipRequest, Context, SourceOutputs
 from onlooker.operators.decode.live_node import LiveCursor, LiveSource, LiveSourceConfig
 from onlooker.operators.errors import OnlookerError
 from tests.videos import write_video
@@ -161,3 +163,57 @@ def test_nothing_is_left_of_a_source_closed_while_it_waits() -> None:
     source.interrupt()
     list(stream)
     wait_until(lambda: held() == before)
+
+
+def told_clips(source: LiveSource, cursor: LiveCursor) -> list[Clip]:
+    """The next answers about clips."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := source.read(cursor)[1]).clips:
+        assert time.monotonic() < deadline
+    return list(found.clips)
+
+
+def test_a_clip_comes_alone_also_after_the_end_until_the_stream_is_released(tmp_path: Path) -> None:
+    before = held()
+    source = opened(str(write_video(tmp_path / "a.mp4", 30, gop=10)), record=60.0)
+    assert source.lingers
+    source.credit(1000)
+    cursor, epoch, end = source.initial_cursor(), 0, None
+    while end is None:
+        cursor, found = source.read(cursor)
+        epoch, end = found.epoch or epoch, found.end
+    for number, span in ((1, (0.0, 0.5)), (2, (50.0, 51.0))):
+        source.clip(ClipRequest(number, epoch, *span))
+    first, second = sorted([*told_clips(source, cursor), *told_clips(source, cursor)], key=lambda clip: clip.number)
+    assert first.video and first.picture and first.error is None and first.t_start == 0.0
+    assert not second.video and second.error is not None and "nothing is kept of this time" in second.error
+    threading.Timer(0.5, source.release).start()
+    assert source.read(cursor)[1].clips == ()
+    assert not source.lingers
+    source.close()
+    wait_until(lambda: held() == before)
+
+
+def test_a_clip_that_takes_too_long_is_given_up_and_does_not_come_late(tmp_path: Path) -> None:
+    source = opened(str(write_video(tmp_path / "a.mp4", 500, gop=10)), record=60.0)
+    source.credit(1)
+    cursor, epoch = source.initial_cursor(), 0
+    while not epoch:
+        cursor, found = source.read(cursor)
+        epoch = found.epoch
+    assert source._reader is not None and source._reader.worker_pid is not None
+    worker = psutil.Process(source._reader.worker_pid)
+    worker.suspend()
+    source.clip(ClipRequest(1, epoch, 0.0, 1.0))
+    [clip] = told_clips(source, cursor)
+    assert clip.number == 1 and clip.error == "the clip was not cut in time"
+    worker.resume()
+    source.clip(ClipRequest(2, epoch, 0.0, 1.0))
+    assert [clip.number for clip in told_clips(source, cursor)] == [2]
+    source.close()
+
+
+def test_what_keeps_nothing_does_not_linger() -> None:
+    source = opened(PATTERN)
+    assert not source.lingers
+    source.close()

@@ -4,18 +4,18 @@
 happens in a child process that can be killed at any moment. Nothing here imports torch.
 """
 
+from ..clip import ClipError
 from .address import AddressError, LiveAddress, parse_source
 from .clock import Wall
 from .diagnosis import Report, diagnose
-from .items import EpochStart, Item, LiveFrame, LiveState, Notice, StateChange
+from .items import ClipCut, EpochStart, Item, LiveFrame, LiveState, Notice, StateChange
 from .options import LiveOptions
 from .problems import Problem
 from .reader import LiveReader
-from .ring import Clip, ClipError
 
 __all__ = [
     "AddressError",
-    "Clip",
+    "ClipCut",
     "ClipError",
     "EpochStart",
     "Item",

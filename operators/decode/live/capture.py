@@ -19,6 +19,7 @@ from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from ..clip import ClipError, Entry
 from ..pixels import Orientation
 from ..timeline import SampleGrid
 from .address import LiveAddress, OpenArguments
@@ -26,13 +27,15 @@ from .clock import EpochReason, EventClock, PacketWall, RateWatch, Wall, WallClo
 from .handoff import Handoff
 from .options import LiveOptions
 from .problems import Problem, ProblemKind, explain, problem
-from .ring import ClipError, Entry, PacketRing
+from .ring import PacketRing
 
 __all__ = ["Capture", "Decoded", "Statistics"]
 
 _TICK = Fraction(1, 1_000_000)
 # libav would draw any text, a web page for example, as a picture of a terminal.
 _TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}
+# MJPEG over HTTP carries no times: libav counts 25 pictures a second, however many the camera sends.
+_UNTIMED_FORMATS = {"mpjpeg"}
 # Damaged packets in a row after which a source counts as no video.
 _MOST_DAMAGED = 500
 # A paced source that is later than this is not hurried: its clock is set back.
@@ -135,6 +138,7 @@ class Capture:
         self._epoch: Epoch | None = None
         self._grid_of: tuple[float | None, int] | None = None
         self._paced, self._anchor = not address.live, 0.0
+        self._untimed = self._stopped = False
 
     def run(self) -> Problem | None:
         """Read to the end; return why it ended, None for the regular end of a source that has one."""
@@ -154,6 +158,10 @@ class Capture:
             return None if finite else problem(self._address, "closed")
         except Failed as failed:
             return failed.problem
+
+    def stop(self) -> None:
+        """Let `run` return with the next packet; from any thread."""
+        self._stopped = True
 
     def _open(self) -> InputContainer:
         options = self._options
@@ -233,6 +241,7 @@ class Capture:
         finite = not self._address.live or (self._address.kind == "http" and container.duration is not None)
         hls = "hls" in names.split(",")
         self._paced = finite or hls
+        self._untimed = not finite and names in _UNTIMED_FORMATS
         if finite:  # read ahead of its time, so that nothing can be told from when frames arrive
             self._clock = EventClock(jump_forward=math.inf)
         self._unseen = _UNSEEN_HLS if hls else _UNSEEN_DELAY.get(self._address.kind, _UNSEEN_NETWORK)
@@ -270,6 +279,8 @@ class Capture:
         while True:
             try:
                 for packet in container.demux(stream):
+                    if self._stopped:
+                        return
                     yield packet
                     in_a_row = 0
                 return
@@ -289,6 +300,8 @@ class Capture:
         self._count(packet)
         wall, report = self._packet_wall.read(packet)
         now = time.monotonic()
+        if self._untimed:
+            packet.pts = packet.dts = None
         entry = self.ring.add(packet, now) if self.ring is not None and packet.size else None
         packet.opaque = _Arrived(now, time.time(), wall, report, entry)
         try:

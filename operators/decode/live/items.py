@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..clip import CutVideo
 from ..pixels import RGB
 from .clock import EpochReason, Wall
 from .problems import Problem
 
-__all__ = ["EpochStart", "Item", "LiveFrame", "LiveState", "Notice", "StateChange"]
+__all__ = ["ClipCut", "EpochStart", "Item", "LiveFrame", "LiveState", "Notice", "StateChange"]
 
 LiveState = Literal["connecting", "live", "stalled", "reconnecting", "ended"]
 
@@ -79,4 +80,16 @@ class Notice:
     message: str
 
 
-Item = LiveFrame | EpochStart | StateChange | Notice
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipCut:
+    """The answer to `LiveReader.clip`."""
+
+    number: int
+    """Of the request."""
+    clip: CutVideo | None
+    """None where nothing can be given."""
+    error: str = ""
+    """Why, one line for people."""
+
+
+Item = ClipCut | LiveFrame | EpochStart | StateChange | Notice

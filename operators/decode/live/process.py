@@ -61,9 +61,17 @@ class DecoderProcess:
         """Take `fps` samples per second of media time from now on, None for every frame."""
         self._tell({"do": "sample", "fps": fps})
 
-    def clip(self, epoch: int, t_start: float, t_end: float, path: Path) -> None:
-        """Ask for a clip of the child's epoch `epoch`; a message `clip` will answer."""
-        self._tell({"do": "clip", "epoch": epoch, "t_start": t_start, "t_end": t_end, "path": str(path)})
+    def clip(self, number: int, epoch: int, t_start: float, t_end: float) -> None:
+        """Ask for clip `number`, of the child's epoch `epoch`; a message `clip` will answer."""
+        self._tell({"do": "clip", "number": number, "epoch": epoch, "t_start": t_start, "t_end": t_end})
+
+    def retire(self) -> None:
+        """Let the child hang up and read no more; it goes on answering for clips."""
+        self._tell({"do": "retire"})
+
+    def fileno(self) -> int:
+        """Descriptor of the channel, to be waited for."""
+        return self._channel.fileno()
 
     def receive(self, timeout: float, also: Sequence[Any] = ()) -> tuple[Header, bytearray] | None:
         """Return the next message of the child; see `Channel.receive`."""

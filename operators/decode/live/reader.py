@@ -18,9 +18,7 @@ import contextlib
 import dataclasses
 import socket
 import time
-from collections import deque
 from multiprocessing.connection import wait
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -30,11 +28,11 @@ from ...errors import OnlookerError
 from .address import LiveAddress
 from .backoff import Backoff
 from .clock import Wall
-from .items import EpochStart, Item, LiveFrame, LiveState, Notice, StateChange
+from .items import ClipCut, EpochStart, Item, LiveFrame, LiveState, Notice, StateChange
 from .options import LiveOptions
 from .problems import Problem, problem
 from .process import DecoderProcess
-from .ring import Clip, ClipError
+from .retired import Retired, clip_cut
 from .wire import ChannelClosed, Header
 
 __all__ = ["LiveReader"]
@@ -86,7 +84,8 @@ class LiveReader:
         self._delivered = 0  # by the current child
         self._connections = 0
         self._numbers: dict[int, int] = {}  # our epochs of this connection by the child's numbers
-        self._backlog: deque[tuple[Header, bytearray]] = deque()  # came while another answer was awaited
+        self._retired = Retired()
+        self._refused: list[ClipCut] = []
         self._wake, self._wakes = socket.socketpair()
         self._wake.setblocking(False)
         self._interrupted = self._woken = False
@@ -114,6 +113,8 @@ class LiveReader:
     def read(self, timeout: float, *, frames: bool = True) -> list[Item]:
         """Return the next items in order, [] where none came within `timeout` seconds or the stream has ended.
 
+        After its end, what records goes on waiting for `clip`.
+
         At most one frame, as the last item. A frame that waits comes however small the time-out is.
 
         Args:
@@ -122,18 +123,23 @@ class LiveReader:
                 policy decides meanwhile what becomes of the frames. One that was on its way already still comes.
         """
         deadline = time.monotonic() + timeout
-        items: list[Item] = []
+        items: list[Item] = [*self._refused]
+        self._refused.clear()
         if self.state is None:
             items.append(self._change("connecting", "start"))
-        while not items and not self.ended:
+        lingers = bool(self.options.record) and self._wake.fileno() >= 0
+        while not items and (lingers or not self.ended):
             left = deadline - time.monotonic()
-            if self._interrupted:
+            if self.ended:
+                self._pause(left)
+            elif self._interrupted:
                 items.append(self._finish("interrupted", None))
             elif self._child is None:
                 items += self._wait_or_connect(left)
             else:
                 items += self._serve(self._child, left, frames)
-            if (self._woken and not self._interrupted) or time.monotonic() >= deadline:
+            items += self._retired.hear()
+            if (self._woken and (self.ended or not self._interrupted)) or time.monotonic() >= deadline:
                 break
         self._woken = False
         return items
@@ -151,39 +157,29 @@ class LiveReader:
 
     def close(self) -> None:
         """Leave no process, socket or memory behind; harmless when repeated. From the reading thread."""
-        self._drop_child()
+        self._drop_child(keep=False)
+        self._retired.drop()
         self.state = "ended"
         self._wake.close()
         self._wakes.close()
 
-    def clip(self, epoch: int, t_start: float, t_end: float, path: str | Path, timeout: float = 30.0) -> Clip:
-        """Write [t_start, t_end) of an epoch, seconds of event time, as MP4 or MKV, without encoding anew.
+    def clip(self, number: int, epoch: int, t_start: float, t_end: float) -> None:
+        """Ask for a clip of [t_start, t_end) of an epoch, seconds of event time; a later `read` gives a `ClipCut`.
 
-        Needs `LiveOptions.record`. Only the present connection can be cut from: what a lost one had kept went with it.
-        From the reading thread.
+        Needs `LiveOptions.record`. What a connection has kept can be had for some seconds after it was lost, unless its
+        process crashed. A process that hangs may never answer. From the reading thread.
 
-        Raises:
-            ClipError: nothing of this time is kept, or the file cannot be written.
+        Args:
+            number: By which the answer is known.
+            epoch: `EpochStart.epoch`.
+            t_start: Seconds; the clip begins with the key frame before.
+            t_end: Seconds; the clip ends earlier where that has not been seen yet.
         """
-        path = Path(path).absolute()
-        child = self._child
-        if child is None or epoch not in self._numbers:
-            raise ClipError(f"{path.name}: that connection is over, and with it what was kept; ask sooner")
-        child.clip(self._numbers[epoch], t_start, t_end, path)
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            try:
-                message = child.receive(deadline - time.monotonic())
-            except ChannelClosed:
-                break  # the next `read` finds out as well
-            if message is not None and message[0]["is"] == "clip" and message[0]["path"] == str(path):
-                answer = message[0]
-                if "error" in answer:
-                    raise ClipError(answer["error"])
-                return Clip(path, answer["t_start"], answer["t_end"], answer["bytes"])
-            if message is not None:
-                self._backlog.append(message)
-        raise ClipError(f"{path.name}: was not written in time; try again")
+        if self._child is not None and epoch in self._numbers:
+            self._child.clip(number, self._numbers[epoch], t_start, t_end)
+        elif not self._retired.clip(number, epoch, t_start, t_end):
+            why = "that connection is over, and what was kept of it is gone; ask sooner"
+            self._refused.append(ClipCut(number, None, why))
 
     def counters(self) -> dict[str, int]:
         """Return frame counts over all connections, and how many connections there were.
@@ -209,8 +205,7 @@ class LiveReader:
     def _wait_or_connect(self, left: float) -> list[Item]:
         pause = min(left, self._retry_at - time.monotonic())
         if pause > 0:
-            wait([self._wake], pause)
-            self._hush()
+            self._pause(pause)
             return []
         self._heard = time.monotonic()
         self._phase, self._first_frame, self._epoch_number = "starting", 0.0, 0
@@ -223,6 +218,12 @@ class LiveReader:
         except OSError as error:
             return self._lost(problem(self.address, "other", why=error.strerror or "no process"))
         return []
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for a call from another thread, or for a clip of what is over."""
+        others: list[Any] = [self._wake, *self._retired.held]
+        wait(others, max(0.0, seconds))
+        self._hush()
 
     def _hush(self) -> None:
         """Empty the socket by which others wake us."""
@@ -244,20 +245,19 @@ class LiveReader:
 
         At most one wish is open, and none while we are away: a frame that waits in the socket grows old.
         """
-        if self._backlog:
-            return self._backlog.popleft()
         if self.fps != self._told_fps:
             child.sample(self.fps)
             self._told_fps = self.fps
+        others = [self._wake, *self._retired.held]
         try:
             message = child.receive(0.0)
             if message is None:
                 self._heard = max(self._heard, time.monotonic() - _PULSE_PATIENCE / 2)  # it may not speak unasked
                 if not frames:
-                    return child.receive(min(max(left, 0.0), 1.0), also=[self._wake])
+                    return child.receive(min(max(left, 0.0), 1.0), also=others)
                 child.want(True)
                 # A frame needs a moment to be converted and sent, so a time-out of zero still gets one that waits.
-                message = child.receive(min(max(left, 0.05), 1.0), also=[self._wake])
+                message = child.receive(min(max(left, 0.05), 1.0), also=others)
                 if message is None or message[0]["is"] != "frame":
                     child.want(False)
         except ChannelClosed:
@@ -278,6 +278,8 @@ class LiveReader:
             case "opened":
                 self.opened, self._phase = header, "reading"
                 return []
+            case "clip":
+                return [clip_cut(header, body)]
             case "warning":
                 return [self._do_without(header["without"], header["text"])]
             case "end":
@@ -359,7 +361,7 @@ class LiveReader:
         if self.opened.get("hardware") and self._epoch == 0 and found.kind in ("stalled", "crashed"):
             text = "no picture came from the hardware decoder; decoding on the CPU"
             items.append(self._do_without({"hwaccel": "none"}, text))
-        self._drop_child()
+        self._drop_child(keep=self.address.kind != "device")  # which only one process can open
         if not self.address.live:
             return [*items, self._finish(found.kind, found)]
         retry_in = self._backoff.failed(refused=found.refused, lived=lived)
@@ -367,16 +369,22 @@ class LiveReader:
         return [*items, self._change("reconnecting", found.kind, found, retry_in)]
 
     def _finish(self, reason: str, found: Problem | None) -> StateChange:
-        self._drop_child()
+        self._drop_child(keep=True)
         return self._change("ended", reason, found)
 
-    def _drop_child(self) -> None:
-        """Kill the child, if any; what it had decoded and not delivered is lost."""
+    def _drop_child(self, *, keep: bool) -> None:
+        """End the child, if any; what it had decoded and not delivered is lost.
+
+        Args:
+            keep: what it has recorded may still be asked for.
+        """
         if self._child is None:
             return
-        self._child.kill()
+        if keep and self._current_options.record and self._numbers:
+            self._retired.keep(self._child, self._numbers)
+        else:
+            self._child.kill()
         self._child = None
-        self._backlog.clear()
         current = self._current()
         lost = current.pop("frames_waiting")
         current["frames_dropped_lost"] = lost

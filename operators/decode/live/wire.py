@@ -104,6 +104,10 @@ class Channel:
             self._target, self._filled = bytearray(lengths[len(self._parts) - 1]), 0
         return None
 
+    def fileno(self) -> int:
+        """Descriptor of the socket, -1 when closed."""
+        return self._sock.fileno()
+
     def close(self) -> None:
         """Close the socket; harmless when repeated."""
         self._sock.close()

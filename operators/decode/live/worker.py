@@ -10,23 +10,24 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import queue
 import signal
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from fractions import Fraction
-from pathlib import Path
 from typing import NoReturn
 
+from ..clip import ClipError
 from ..pixels import RGB, PixelConverter, preview_size
 from .address import LiveAddress
 from .capture import Capture, Decoded
 from .handoff import Handoff
 from .options import LiveOptions
 from .problems import problem
-from .ring import ClipError
 from .wire import Channel, ChannelClosed, Header
 
 # How often a waiting reader hears that the process lives, and how often the process looks after its parent. Seconds.
@@ -53,7 +54,7 @@ def _take_over_stdin() -> socket.socket:
 
 
 class _Worker:
-    """Capture in the main thread, commands in a second one, frames out in a third."""
+    """Capture in the main thread, commands in a second one, frames out in a third, clips in a fourth."""
 
     def __init__(self, channel: Channel, order: Header) -> None:
         self._channel, self._parent = channel, int(order["parent"])
@@ -64,10 +65,13 @@ class _Worker:
         self._capture = Capture(self._address, options, self._handoff, channel.send)
         self._pictures = _Pictures(options.size, options.preview)
         self._end: Header | None = None
+        self._wishes: queue.SimpleQueue[Header] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Return when the end of the source has been told."""
-        threading.Thread(target=self._guarded, args=(self._obey,), daemon=True).start()
+        """Return when the end of the source has been told; what has recorded something stays until it is dropped."""
+        obeying = threading.Thread(target=self._guarded, args=(self._obey,), daemon=True)
+        obeying.start()
+        threading.Thread(target=self._guarded, args=(self._cut_clips,), daemon=True).start()
         sender = threading.Thread(target=self._guarded, args=(self._send,), daemon=True)
         sender.start()
         try:
@@ -77,6 +81,8 @@ class _Worker:
         self._end = {"is": "end", "problem": None if found is None else found.to_wire()}
         self._handoff.finish()
         sender.join()
+        if self._capture.ring is not None:
+            obeying.join()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Run a thread; the process goes with the socket, and with any thread that fails."""
@@ -99,18 +105,26 @@ class _Worker:
                 case "sample":
                     self._capture.fps = order["fps"]
                 case "clip":
-                    self._channel.send({"is": "clip", "path": order["path"], **self._clip(order)})
+                    self._wishes.put(order)
+                case "retire":
+                    self._capture.stop()
+                    _hang_up(self._channel.fileno())
         raise ChannelClosed
 
-    def _clip(self, order: Header) -> Header:
-        ring = self._capture.ring
-        try:
-            if ring is None:
-                raise ClipError("nothing is kept for clips of this source")
-            clip = ring.write(order["epoch"], order["t_start"], order["t_end"], Path(order["path"]))
-            return {"t_start": clip.t_start, "t_end": clip.t_end, "bytes": clip.bytes}
-        except ClipError as error:
-            return {"error": str(error)}
+    def _cut_clips(self) -> None:
+        """Answer wishes for clips one by one; frames and commands go on meanwhile."""
+        while True:
+            order = self._wishes.get()
+            answer, ring = {"is": "clip", "number": order["number"]}, self._capture.ring
+            try:
+                if ring is None:
+                    raise ClipError("nothing is kept for clips of this source")
+                clip = ring.cut(order["epoch"], order["t_start"], order["t_end"])
+            except ClipError as error:
+                self._channel.send({**answer, "error": str(error)})
+                continue
+            answer |= {"suffix": clip.suffix, "t_start": clip.t_start, "t_end": clip.t_end}
+            self._channel.send({**answer, "video_bytes": len(clip.video)}, clip.video, clip.picture)
 
     def _send(self) -> None:
         while True:
@@ -181,6 +195,20 @@ class _Pictures:
             self._made_for = epoch.number
         preview = None if self._convert_preview is None else self._convert_preview(decoded.frame)
         return self._convert(decoded.frame), preview
+
+
+def _hang_up(kept: int) -> None:
+    """Shut every connection but the socket `kept`: a reading libav then finds that the other side has gone.
+
+    A camera may serve few clients, and the next connection should not find the place taken. Closing the container would
+    do as well but belongs to the thread that may hang in it.
+    """
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):
+            number = int(name)
+            if number != kept and stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as connection:
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 if __name__ == "__main__":
