@@ -1,4 +1,4 @@
-"""A bus with one bridge in a process of its own, to be killed: appends events until there are enough, and delivers them.
+"""A bus with one bridge in a process of its own, to be killed: appends events until there are enough, delivers them.
 
     BRIDGE=ADDRESS python -m tests.bus.bridge_process STORE TOTAL [hasty]
 
