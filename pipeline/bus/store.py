@@ -32,6 +32,7 @@ __all__ = ["EventStore", "StoreError", "StoreFull"]
 
 OPEN_EVENTS = 10_000
 """Events that may be open at once; beyond it the oldest count as open no more."""
+MIN_BYTES = 4 << 20
 _BATCH = 256
 _WAL_BYTES = 8 << 20
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -106,10 +107,18 @@ class EventStore:
         synchronous: str = "NORMAL",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Nothing is touched before `open`."""
+        """Nothing is touched before `open`.
+
+        Raises:
+            StoreError: ``max_bytes`` is less than a store needs.
+        """
+        if max_bytes < MIN_BYTES:
+            raise StoreError(f"an event store needs at least {MIN_BYTES} bytes; {max_bytes} were given.")
         self.path = Path(path)
-        self._max_bytes, self._max_age = max_bytes, max_age
+        self._max_age = max_age
         self._wal_bytes = min(_WAL_BYTES, max_bytes // 8)
+        # The log may outgrow its size for a moment, and the file while deletions are written.
+        self._file_bytes = max_bytes - 3 * self._wal_bytes
         self._synchronous = synchronous
         self._clock = clock
         self._lock = Lock()
@@ -222,11 +231,11 @@ class EventStore:
         while True:
             with self._lock, failures(self.path):
                 upto = self._superfluous()
-                if upto < self.oldest_seq:
-                    self._give_back()
+                if upto >= self.oldest_seq:
+                    deleted += upto + 1 - self.oldest_seq
+                    self._delete(upto)
+                elif not self._give_back():
                     return deleted
-                deleted += upto + 1 - self.oldest_seq
-                self._delete(upto)
             if time.monotonic() >= until:
                 return deleted
             time.sleep(0)  # whoever waits for the lock gets it
@@ -329,11 +338,13 @@ class EventStore:
                 self._open[key] = event
 
     def _too_large(self) -> bool:
-        return self._used() > self._max_bytes - 2 * self._wal_bytes
+        pages, free = self._pages()
+        return (pages - free) * PAGE_SIZE > self._file_bytes
 
-    def _used(self) -> int:
+    def _pages(self) -> tuple[int, int]:
+        """Pages of the file, and how many of them are free."""
         pages, free = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
-        return int(pages - free) * PAGE_SIZE
+        return pages, free
 
     def _superfluous(self) -> int:
         """Up to which number to delete next, at most one batch further than the oldest event."""
@@ -366,12 +377,18 @@ class EventStore:
             del self._open[key]
         self.oldest_seq = upto + 1
 
-    def _give_back(self) -> None:
-        """Make the file smaller where the cap asks for it; below the cap its free pages wait for new events."""
-        pages = self._db.execute("PRAGMA page_count").fetchone()[0]
-        excess = pages - (self._max_bytes - 2 * self._wal_bytes) // PAGE_SIZE
+    def _give_back(self) -> bool:
+        """Make the file a little smaller where the cap asks for it; below the cap its free pages wait for new events.
+
+        Returns:
+            Whether there was something to do.
+        """
+        pages, free = self._pages()
+        excess = min(pages - self._file_bytes // PAGE_SIZE, free, _BATCH)
         if excess > 0:
-            self._db.execute(f"PRAGMA incremental_vacuum({excess})").fetchall()
+            # It gives a row for each page, without columns: only executescript steps through all of them.
+            self._db.executescript(f"PRAGMA incremental_vacuum({excess})")
+        return excess > 0
 
 
 def _lock(path: Path) -> int:

@@ -213,8 +213,9 @@ class StoreReader:
                 "WITH found AS MATERIALIZED ("
                 "SELECT words.rowid AS seq, words.rank AS score FROM words "
                 "WHERE words MATCH ? AND words.rowid >= ? AND words.rowid < ?) "
-                "SELECT max(found.seq), min(score) FROM found JOIN events ON events.seq = found.seq "
-                f"WHERE 1{where} GROUP BY event ORDER BY min(score), max(found.seq) DESC LIMIT ?",
+                # Beside max() SQLite takes the other columns from the same row: the score is that of the newest.
+                "SELECT max(found.seq) AS newest, score FROM found JOIN events ON events.seq = found.seq "
+                f"WHERE 1{where} GROUP BY event ORDER BY score, newest DESC LIMIT ?",
                 (query, first, end, *values, limit),
             )
             return [self._stored(self._row(seq)) for seq, _ in rows.fetchall()]
@@ -284,9 +285,9 @@ class StoreReader:
             return min(seq, end), seq > end
         if epoch[-8:] != names[-1][-8:]:
             return 0, True
-        # A copy of this store went on without this one: only what began later here is new.
+        # This store is a copy of one that went on, or lost its end: only what began later here is new.
         later = bisect_right(names, epoch)
-        return self._epochs[min(later, len(names) - 1)][0] - 1, True
+        return min(seq, self._epochs[min(later, len(names) - 1)][0] - 1), True
 
 
 def match_expression(text: str) -> str:

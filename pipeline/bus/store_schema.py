@@ -25,6 +25,7 @@ __all__ = [
 APPLICATION_ID = 0x6F6E6C6B
 SCHEMA_VERSION = 1
 PAGE_SIZE = 4096
+_BUSY_SECONDS = 2.0
 EVENT_COLUMNS = "seq, time, prev, event, run, stream, kind, text, body"
 
 # `event` is the seq of the event's first revision that the store saw: the same for all its revisions.
@@ -82,6 +83,8 @@ def _in_words(path: Path, error: sqlite3.Error) -> StoreError:
     code = getattr(error, "sqlite_errorcode", None) or 0
     if code in _FULL:
         return StoreFull(f"no room on the disk for the event store {path}; free some, or give a smaller size to keep.")
+    if "Could not decode" in str(error):  # text that is no text; the only error of Python's own without a code
+        return _damaged(path, "broken text")
     match code & 0xFF:
         case sqlite3.SQLITE_NOTADB:
             return _no_store(path)
@@ -123,7 +126,7 @@ def connect(path: Path, *, synchronous: str, wal_bytes: int) -> sqlite3.Connecti
     except OSError as error:
         raise StoreError(f"cannot open the event store {path}: {error.strerror}.") from None
     with failures(path):
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
         try:
             for setting in (
                 f"page_size={PAGE_SIZE}",
@@ -156,7 +159,9 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise StoreError(f"there is no event store at {path}.")
     with failures(path):
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+        db = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_SECONDS
+        )
         try:
             if _check(db, path):
                 raise StoreError(f"the event store {path} is empty: no bus has written to it yet.")
