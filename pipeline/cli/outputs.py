@@ -103,7 +103,7 @@ def _video(path: str, graph: Graph) -> Sink:
     if graph.live:
         from ..sinks.live_video import LiveVideoSink
 
-        return LiveVideoSink(path, delay=delay)
+        return LiveVideoSink(path, delay=delay, rate=_setting(graph, "live", "fps", None))
     from ..sinks.video import VideoSink
 
     return VideoSink(path, delay=delay, video_stream=_setting(graph, "decode", "video_stream", None))

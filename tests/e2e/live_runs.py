@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +14,7 @@ from onlooker.pipeline.graph import Graph, build_graph
 from onlooker.pipeline.runtime.batch import SourceSpec
 from onlooker.pipeline.runtime.local import LocalRunner
 from onlooker.pipeline.session import Runner, Session
+from onlooker.pipeline.sinks.base import Sink
 from tests.runtime.graphs import registered_parts
 
 PATIENCE = 120.0
@@ -43,10 +44,16 @@ def live_graph(*, source: dict[str, Any] | None = None, slow: float = 0.0, every
 class LiveRun:
     """A session in a thread of its own; its events as they come."""
 
-    def __init__(self, graph: Graph, sources: dict[str, str], runner: Callable[..., Runner] = LocalRunner) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        sources: dict[str, str],
+        runner: Callable[..., Runner] = LocalRunner,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
         specs = [SourceSpec(uri, name) for name, uri in sources.items()]
         self.notices: list[str] = []
-        self.session = Session(graph, runner, specs, [], on_notice=self.notices.append)
+        self.session = Session(graph, runner, specs, list(sinks), on_notice=self.notices.append)
         self.events: list[Event] = []
         self.came: list[float] = []
         """Per event when it came, monotonic seconds."""
