@@ -124,6 +124,7 @@ class EventStore:
         self._lock = Lock()
         self._lock_fd: int | None = None
         self._connection: sqlite3.Connection | None = None
+        self._open: dict[tuple[int, str], _Open] = {}
 
     def open(self) -> None:
         """Open or make the file and begin a new epoch; numbers go on where they were.
@@ -263,7 +264,7 @@ class EventStore:
         )
         self._last_of = dict(db.execute("SELECT name, seq FROM streams"))
         self._live = {number for (number,) in db.execute("SELECT id FROM runs WHERE over = 0")}
-        self._open: dict[tuple[int, str], _Open] = {
+        self._open = {
             (run, name): _Open(event, seq)
             for seq, event, run, name in db.execute("SELECT seq, event, run, name FROM open ORDER BY seq")
         }

@@ -180,7 +180,10 @@ class StoreReader:
                 "SELECT streams.name, seq, time, runs.name, status, NOT over FROM streams "
                 "JOIN runs ON runs.id = streams.run ORDER BY seq DESC"
             )
-            return [StreamState(*state, bool(going)) for *state, going in rows]
+            return [
+                StreamState(stream, seq, time, run, status, bool(going))
+                for stream, seq, time, run, status, going in rows
+            ]
 
     def search(
         self,
