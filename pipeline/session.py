@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
-from onlooker.operators.contract import Control, End
+from onlooker.operators.contract import ClipRequest, Control, End
 from onlooker.operators.events import Event
 
+from .clips import Clips, ClipSettings
 from .errors import OnlookerError, UsageError
 from .graph import Edge, Graph
 from .progress import Progress
@@ -42,6 +44,12 @@ class Runner(Protocol):
     def remove(self, stream: str) -> None:
         """End one stream soon."""
 
+    def clip(self, stream: str, request: ClipRequest) -> None:
+        """Ask the source of a live stream for a clip, which comes with a later batch; from the iterating thread."""
+
+    def release(self, stream: str) -> None:
+        """All that became of a stream has been told; a source that waits for that may end. From the same thread."""
+
 
 class Session:
     """Runs a graph over sources and feeds the sinks."""
@@ -54,6 +62,8 @@ class Session:
         sinks: list[Sink],
         on_progress: Callable[[Progress], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
+        *,
+        clips: ClipSettings | None = None,
     ) -> None:
         """Put the parts together; nothing runs yet.
 
@@ -64,6 +74,7 @@ class Session:
             sinks: where events and packets go.
             on_progress: called after each batch.
             on_notice: called with what the user should know though it changes nothing, one line each.
+            clips: which events get clips; None for none.
         """
         self._edges = {sink: [e for port in sink.ports for e in graph.edges_named(port)] for sink in sinks}
         self._runner = make_runner(graph, frozenset(e for edges in self._edges.values() for e in edges))
@@ -72,6 +83,7 @@ class Session:
         self._specs = specs
         self._sinks = list(sinks)
         self._on_progress, self._on_notice = on_progress, on_notice
+        self._clips = None if clips is None else Clips(clips, graph, self._runner.clip, self._notice)
         self._streams = {spec.stream: StreamLog(spec.uri) for spec in specs}
         self._adding = threading.Lock()
         self._merger = EventMerger([spec.stream for spec in specs], graph.event_edges)
@@ -156,19 +168,48 @@ class Session:
             for sink in self._sinks:
                 sink.open()
                 opened.append(sink)
+            if self._clips is not None:
+                self._clips.open()
             for batch in self._runner.run(self._specs):
-                stream = self._take(batch)
-                for event in self._due(stream, batch):
+                for event in self._after_clips(batch):
                     yield self._tell(event)
                 if self._on_progress is not None:
                     self._on_progress(self.progress)
+            for event in self._rest():
+                yield self._tell(event)
         except Exception:
-            for event in self._abort():
+            for event in itertools.chain(self._rest(), self._abort()):
                 yield self._tell(event)
             raise
         finally:
             self._sinks = [sink for sink in self._sinks if sink in opened]
             self._each("close")
+            self._account_for_clips()
+
+    def _account_for_clips(self) -> None:
+        if self._clips is not None and (told := self._clips.told()) is not None:
+            self._notice(told)
+            self.failures += self._clips.failures
+
+    def _process(self, batch: Batch) -> Iterator[Event]:
+        """What a batch brings; nothing happens before it is iterated over."""
+        yield from self._due(self._take(batch), batch)
+
+    def _after_clips(self, batch: Batch) -> Iterator[Event]:
+        """The same, where events wait for their clips and later batches of their stream behind them."""
+        if self._clips is None:
+            return self._process(batch)
+        work = iter(()) if batch.clips else self._process(batch)
+        return self._clips.through(self._streams, batch.stream, batch.clips, work)
+
+    def _rest(self) -> Iterator[Event]:
+        """What still waits when the run is over."""
+        if self._clips is not None:
+            yield from self._clips.rest(self._streams)
+
+    def _notice(self, text: str) -> None:
+        if self._on_notice is not None:
+            self._on_notice(text)
 
     def _take(self, batch: Batch) -> StreamLog:
         """Note what a batch says, and give the sinks its packets.
@@ -183,8 +224,8 @@ class Session:
             stream.begin(batch.info, opened=batch.failure is None)
             if stream.opened:
                 self._each("start", batch.info, stream.uri, stream=batch.stream)
-        if batch.failure is not None and self._on_notice is not None:
-            self._on_notice(f"{batch.stream}: {batch.failure}")
+        if batch.failure is not None:
+            self._notice(f"{batch.stream}: {batch.failure}")
         stream.take(batch)
         if stream.live and stream.timeline.take(batch):
             self._each("epoch", batch.stream, stream.timeline.zero, stream=batch.stream)
@@ -192,9 +233,8 @@ class Session:
             for edge in edges:
                 if batch.packets.get(edge) and sink.stream in (None, batch.stream):
                     self._call(sink, "packets", edge.partition(".")[2], batch.packets[edge])
-        if self._on_notice is not None:
-            for notice in batch.notices:
-                self._on_notice(notice)
+        for notice in batch.notices:
+            self._notice(notice)
         self._update_progress()
         return stream
 
@@ -247,6 +287,7 @@ class Session:
             stream = self._streams[event.data.stream]
             if stream.opened and stream.end is not None:
                 self._each("finish", stream.name, stream.end, stream=stream.name)
+            self._runner.release(event.data.stream)
         return event
 
     def _abort(self) -> Iterator[Event]:

@@ -17,7 +17,10 @@ import av
 from ..errors import OnlookerError
 from .pixels import Orientation, PixelConverter, preview_size
 
-__all__ = ["ClipError", "CutVideo", "Entry", "cut", "picture_of"]
+__all__ = ["CLIP_TAIL", "ClipError", "CutVideo", "Entry", "cut", "picture_of"]
+
+CLIP_TAIL = 1.0
+"""Seconds that a clip of an event goes on behind it, as far as they have been seen."""
 
 # Tried one after the other: what plays everywhere, and what holds every codec.
 _FORMATS = (("mp4", ".mp4"), ("matroska", ".mkv"))

@@ -20,14 +20,21 @@ _EPOCH = 1
 
 
 def cut_file(
-    path: str | Path, t_start: float, t_end: float, *, video_stream: int | None = None, max_bytes: int = 64 << 20
+    path: str | Path,
+    t_start: float,
+    t_end: float,
+    *,
+    tail: float = 0.0,
+    video_stream: int | None = None,
+    max_bytes: int = 64 << 20,
 ) -> CutVideo:
-    """Cut [t_start, t_end), seconds of media time, out of a video file, from the key frame before it on.
+    """Cut [t_start, t_end + tail) out of a video file, seconds of media time, from the key frame before it on.
 
     Args:
         path: The file.
         t_start: Seconds, on the clock of `open_video`.
         t_end: Seconds.
+        tail: Seconds that the clip goes on behind what is asked for.
         video_stream: Number among the video streams, None for the best one.
         max_bytes: Where the clip is cut off at the latest.
 
@@ -42,7 +49,7 @@ def cut_file(
             with open_container(path) as container:
                 stream = pick_stream(container, name, video_stream)
                 unit = stream.time_base or Fraction(1, 90_000)
-                first, last = (origin + round(Fraction(t) / unit) for t in (t_start, t_end))
+                first, last = (origin + round(Fraction(t) / unit) for t in (t_start, t_end + tail))
                 if seek:
                     container.seek(first, stream=stream, backward=True)
                 entries = _span(container.demux(stream), first, last, max_bytes, exact=seek)

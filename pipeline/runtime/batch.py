@@ -8,7 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from onlooker.operators.contract import Context, Control, End, Source, SourceInfo, SourceOutputs, StreamState, WallTime
+from onlooker.operators.contract import (
+    Clip,
+    Context,
+    Control,
+    End,
+    Source,
+    SourceInfo,
+    SourceOutputs,
+    StreamState,
+    WallTime,
+)
 from onlooker.operators.packets import Packet
 
 from ..errors import OnlookerError
@@ -51,6 +61,8 @@ class Batch:
     """When the newest frame was taken, where that is not known beforehand."""
     states: tuple[StreamState, ...] = ()
     notices: tuple[str, ...] = ()
+    clips: tuple[Clip, ...] = ()
+    """Answers to what was asked for; they come alone."""
     news: bool = False
     """It only tells of a live stream itself: no stage has anything to do with it, so none may delay it."""
     timing: dict[str, float] = field(default_factory=dict)
@@ -104,8 +116,12 @@ def read_stream(
             batch.timing[node.name] = time.perf_counter() - started
             over, untouched = batch.final, untouched and not batch.packets
             # A camera that never brought a frame also ends past the stages, whose models may be loading yet.
-            batch.news = bool(batch.states or batch.notices) or (over and untouched)
+            batch.news = bool(batch.states or batch.notices or batch.clips) or (over and untouched)
             yield batch
+        while source.lingers:
+            cursor, outputs = source.read(cursor)
+            if outputs.clips:
+                yield Batch(info.stream, clips=outputs.clips, news=True, cursor=cursor)
     finally:
         source.close()
 
@@ -129,5 +145,6 @@ def _batch(node: Node, info: SourceInfo, outputs: SourceOutputs) -> Batch:
         wall=outputs.wall,
         states=outputs.states,
         notices=outputs.notices,
+        clips=outputs.clips,
         counters=dict(outputs.counters),
     )

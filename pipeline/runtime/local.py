@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from onlooker.operators.contract import Control, Source
+from onlooker.operators.contract import ClipRequest, Control, Source
 
 from ..errors import OnlookerError
 from ..graph import Edge, Graph
@@ -102,6 +102,8 @@ class LocalRunner:
             with self._lock:
                 self._running = False
             self.interrupt()
+            for feed in list(self._feeds.values()):
+                feed.source.release()
             for waiting in self._queues:  # for whoever waits there
                 with contextlib.suppress(queue.Full):
                     waiting.put_nowait(_Failure(_Abandoned()))
@@ -142,6 +144,19 @@ class LocalRunner:
         if feed is not None:
             feed.source.interrupt()
 
+    def clip(self, stream: str, request: ClipRequest) -> None:
+        """Ask the source of a live stream for a clip. See ``Runner.clip``."""
+        feed = self._feeds.get(stream)
+        if feed is not None:
+            feed.source.clip(request)
+
+    def release(self, stream: str) -> None:
+        """Let a stream go that has ended. See ``Runner.release``."""
+        feed = self._feeds.get(stream)
+        if feed is not None:
+            feed.source.release()
+            self._end(stream)
+
     def _make_feed(self, spec: SourceSpec) -> _Feed:
         source = make_source(self._graph.source, spec)
         return _Feed(
@@ -157,7 +172,7 @@ class LocalRunner:
             feed = self._feeds.get(item.stream)
             if feed is not None and item.frames:
                 feed.source.credit(1, item.arrival)
-            if item.final:
+            if item.final and not (feed is not None and feed.source.lingers):
                 self._end(item.stream)
             yield item
 

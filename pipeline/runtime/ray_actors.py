@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from onlooker.operators.contract import ContractError, Source
+from onlooker.operators.contract import ClipRequest, ContractError, Source
 
 from ..errors import OnlookerError
 from ..graph import Edge, Graph
@@ -153,7 +153,7 @@ class _Actor:
 
 
 class SourceActor(_Actor):
-    """Reads one stream. ``interrupt`` and ``credit`` come in on a second thread while ``read`` blocks."""
+    """Reads one stream. ``interrupt``, ``credit`` and the like come in on a second thread while ``read`` blocks."""
 
     _graph: Graph
     _sinks: frozenset[Edge]
@@ -195,6 +195,16 @@ class SourceActor(_Actor):
         """Allow a live source that many more batches; see ``Source.credit``, and ``loaded`` as for ``read``."""
         if loaded is None:
             self._source.credit(batches, arrival)
+
+    def clip(self, loaded: Failure | None, request: ClipRequest) -> None:
+        """Ask for a clip, which ``read`` gives; ``loaded`` as for ``read``."""
+        if loaded is None:
+            self._source.clip(request)
+
+    def release(self, loaded: Failure | None) -> None:
+        """Let a stream go that has ended; ``loaded`` as for ``read``."""
+        if loaded is None:
+            self._source.release()
 
     def interrupt(self, loaded: Failure | None) -> None:
         """End the stream soon; ``loaded`` as for ``read``."""

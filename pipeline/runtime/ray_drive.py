@@ -205,6 +205,7 @@ class Drive:
                 yield not_opened(self._graph, change, problem)
         if self._requests.interrupted.is_set():
             self._interrupt(None)
+        self._serve_clips()
         if self._opening:
             _, self._opening = ray.wait(self._opening, num_returns=len(self._opening), timeout=0, fetch_local=False)
             for feed in self._feeds if not self._opening else ():
@@ -215,6 +216,19 @@ class Drive:
             for feed in self._feeds:
                 if control.stream in (None, feed.spec.stream) and feed.generator is not None and not feed.ended:
                     self._submit(feed, ray.put(Batch(feed.spec.stream, control=(control,))))
+
+    def _serve_clips(self) -> None:
+        """Pass on to sources what is wanted of their recordings, and that nothing is wanted any more."""
+        while self._requests.clips:
+            stream, request = self._requests.clips.popleft()
+            for feed in self._feeds:
+                if feed.spec.stream == stream:
+                    feed.actor.clip.remote(feed.loaded, request)
+        while self._requests.released:
+            stream = self._requests.released.popleft()
+            for feed in self._feeds:
+                if feed.spec.stream == stream and feed.ended:
+                    feed.actor.release.remote(feed.loaded)
 
     def _interrupt(self, stream: str | None) -> None:
         """Tell the sources of a stream, or of all, to end it."""
@@ -255,6 +269,9 @@ class Drive:
             if not (isinstance(first, NotOpened) and isinstance(error, OnlookerError)):
                 raise error
             return self._over(feed, not_opened(self._graph, feed.spec, error))
+        if feed.ended and not isinstance(fetch(reference), Batch):
+            feed.generator = None  # lost while it lingered: there is nothing to go on with
+            return None
         feed.before_last, feed.last = feed.last, reference
         if self._graph.live and isinstance(batch := fetch(reference), Batch):
             if batch.news:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from onlooker.operators.contract import Control
+from onlooker.operators.contract import ClipRequest, Control
 
 from ..config import StageSpec
 from ..graph import Edge, Graph
@@ -66,6 +66,14 @@ class RayRunner:
     def remove(self, stream: str) -> None:
         """End one stream soon; what was read is still processed. From any thread; harmless if it has ended."""
         self._requests.remove(stream)
+
+    def clip(self, stream: str, request: ClipRequest) -> None:
+        """Ask the source of a live stream for a clip. See ``Runner.clip``."""
+        self._requests.clips.append((stream, request))
+
+    def release(self, stream: str) -> None:
+        """Let a stream go that has ended. See ``Runner.release``."""
+        self._requests.released.append(stream)
 
     def run(self, specs: list[SourceSpec]) -> Iterator[Batch]:
         """Run to the end of all streams and yield what leaves the last stage.

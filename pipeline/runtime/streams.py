@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable
 
-from onlooker.operators.contract import Control, End, SourceInfo
+from onlooker.operators.contract import ClipRequest, Control, End, SourceInfo
 
 from ..errors import OnlookerError, UsageError
 from ..graph import Graph
@@ -57,6 +57,10 @@ class Requests:
         self.controls: deque[Control] = deque()
         self.changes: deque[SourceSpec | str] = deque()
         """In their order: streams to add, and names of streams to remove."""
+        self.clips: deque[tuple[str, ClipRequest]] = deque()
+        """Names of streams, and what is asked of their sources."""
+        self.released: deque[str] = deque()
+        """Names of streams that have ended and are asked for nothing more."""
         self._lock = threading.Lock()
         self._open: set[str] = set()
 

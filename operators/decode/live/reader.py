@@ -173,7 +173,7 @@ class LiveReader:
             number: By which the answer is known.
             epoch: `EpochStart.epoch`.
             t_start: Seconds; the clip begins with the key frame before.
-            t_end: Seconds; the clip ends earlier where that has not been seen yet.
+            t_end: Seconds; the clip ends `CLIP_TAIL` later, or earlier where that has not been seen yet.
         """
         if self._child is not None and epoch in self._numbers:
             self._child.clip(number, self._numbers[epoch], t_start, t_end)

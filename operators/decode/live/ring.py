@@ -64,13 +64,13 @@ class PacketRing:
         """Note that the packet's frame stands at event time `t` of an epoch."""
         entry.t, entry.epoch = t, epoch
 
-    def cut(self, epoch: int, t_start: float, t_end: float) -> CutVideo:
-        """Cut out the frames of [t_start, t_end) of an epoch, from the key frame before them on.
+    def cut(self, epoch: int, t_start: float, t_end: float, tail: float = 0.0) -> CutVideo:
+        """Cut out the frames of [t_start, t_end + tail) of an epoch, from the key frame before them on.
 
         Raises:
             ClipError: nothing of this time is kept, or it cannot be cut.
         """
-        entries = self._select(epoch, t_start, t_end)
+        entries = self._select(epoch, t_start, t_end + tail)
         if not entries:
             raise ClipError("nothing is kept of this time; keep more seconds (`record`), or ask sooner")
         return cut(self._template, self._time_base, entries, epoch, t_start, t_end)

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from fractions import Fraction
 from typing import NoReturn
 
-from ..clip import ClipError
+from ..clip import CLIP_TAIL, ClipError
 from ..pixels import RGB, PixelConverter, preview_size
 from .address import LiveAddress
 from .capture import Capture, Decoded
@@ -119,7 +119,7 @@ class _Worker:
             try:
                 if ring is None:
                     raise ClipError("nothing is kept for clips of this source")
-                clip = ring.cut(order["epoch"], order["t_start"], order["t_end"])
+                clip = ring.cut(order["epoch"], order["t_start"], order["t_end"], CLIP_TAIL)
             except ClipError as error:
                 self._channel.send({**answer, "error": str(error)})
                 continue
