@@ -50,8 +50,8 @@ class KafkaTarget:
         settings = settings_of(KafkaSettings, address)
         return cls(address, settings), settings
 
-    def __init__(self, address: BridgeAddress, settings: KafkaSettings, silence: float = _SILENCE_SECONDS) -> None:
-        """Prepare; ``silence``: seconds without an acknowledgement after which a producer is given up."""
+    def __init__(self, address: BridgeAddress, settings: KafkaSettings) -> None:
+        """Prepare. Raises as ``of``."""
         try:
             import confluent_kafka
         except ImportError:
@@ -59,7 +59,7 @@ class KafkaTarget:
                 "bridges to Kafka need the library confluent-kafka; install it: pip install 'onlooker[kafka]'"
             ) from None
         self._kafka = confluent_kafka
-        self._address, self._settings, self._silence = address, settings, silence
+        self._address, self._settings = address, settings
         self._topic = address.path or "onlooker"
         self.shown = f"{address.shown}/{self._topic}"
         self.kinds, self.streams = settings.kinds, settings.stream
@@ -129,7 +129,7 @@ class KafkaTarget:
             self._producer.poll(0.1)
             if len(results) != seen:
                 since, seen = time.monotonic(), len(results)
-            if time.monotonic() - since > self._silence or self._context.stop.is_set():
+            if time.monotonic() - since > _SILENCE_SECONDS or self._context.stop.is_set():
                 done = next((place for place in range(count) if place not in results or results[place] is not None), 0)
                 raise Unreachable(self._trouble or "the brokers do not answer", done=done)
 
