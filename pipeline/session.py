@@ -95,6 +95,11 @@ class Session:
         """One line for each sink that failed on the way."""
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of all streams there are or were."""
+        return tuple(self._streams)
+
+    @property
     def ends(self) -> dict[str, End]:
         """How each stream ended, of those that have."""
         return {name: stream.end for name, stream in self._streams.items() if stream.end is not None}

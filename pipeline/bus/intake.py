@@ -26,7 +26,7 @@ class Given(NamedTuple):
     runs: Mapping[str, int] | None = None
     """Highest producer number per run, see ``EventStore.append``."""
     done: Callable[[], None] | None = None
-    """Called when they are committed, from the publishing thread."""
+    """Called once they are committed and sent, from the publishing thread."""
 
 
 class Intake:

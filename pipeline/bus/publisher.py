@@ -135,19 +135,25 @@ class Publisher:
         runs: dict[str, int] = {}
         for group in given:
             runs.update(group.runs or {})
-        stored = self._commit(records, runs)
+        stored = self._commit(records, runs) if records or runs or self._alarms.open else []
         if stored is None:
             stored = self._unnumbered(records)
             self.unstored += len(stored)
             self._missed += len(stored)
-        else:
+        elif stored:
             self._last = self._store.last_seq
             self._unpruned += len(stored)
             self._committed()
         self._send(stored)
         for group in given:
             if group.done is not None:
-                group.done()
+                self._call(group.done)
+
+    def _call(self, done: Callable[[], None]) -> None:
+        try:
+            done()
+        except StoreError as error:
+            self._tell_failure(error)
 
     def _commit(self, records: list[Record], runs: dict[str, int]) -> list[Stored] | None:
         """Commit; None where the store cannot take them now."""

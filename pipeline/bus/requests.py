@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -12,7 +12,19 @@ from .protocol import PAGE_BYTES, PAGE_EVENTS, VERSION, ProtocolError, dumps, lo
 from .record import Stored
 from .store_read import StoreReader
 
-__all__ = ["COMMANDS", "Answer", "RequestError", "answer", "check", "head", "refusal", "reply"]
+__all__ = [
+    "COMMANDS",
+    "Answer",
+    "Command",
+    "RequestError",
+    "TakeCommand",
+    "answer",
+    "check",
+    "head",
+    "read_command",
+    "refusal",
+    "reply",
+]
 
 _LONGEST_ID = 64
 _SEQ = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -39,6 +51,18 @@ class Answer(NamedTuple):
     members: dict[str, Any]
     stored: Sequence[Stored] | None = None
     """Events that follow; None where the operation gives none."""
+
+
+class Command(NamedTuple):
+    """A command for the pipelines (section 6 of the protocol), checked."""
+
+    op: str
+    members: dict[str, Any]
+    """Those that were given."""
+
+
+TakeCommand = Callable[[Command, Callable[[dict[str, Any] | RequestError], None]], None]
+"""Takes a command, must not block, and calls back once, from any thread, with members of the reply or a refusal."""
 
 
 class _Members(BaseModel):
@@ -167,6 +191,18 @@ def check(op: str, members: Mapping[str, Any]) -> Any:
         else:
             told = f"{'.'.join(map(str, first['loc'])) or op}: {first['msg']}"
         raise RequestError("bad_request", told) from None
+
+
+def read_command(members: Mapping[str, Any]) -> Command:
+    """A command that a bus passes on, checked like those of clients.
+
+    Raises:
+        RequestError: something about it is wrong.
+    """
+    op = str(members.get("op"))
+    if op not in COMMANDS:
+        raise RequestError("unknown_op", f"a command is one of {', '.join(COMMANDS)}")
+    return Command(op, check(op, {**members, "v": VERSION}).model_dump(exclude_none=True))
 
 
 def answer(op: str, members: Any, reader: StoreReader, epoch: str) -> Answer:

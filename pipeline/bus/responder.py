@@ -15,11 +15,11 @@ from ..errors import OnlookerError
 from .guard import Guard, sender_key
 from .keys import ServerKeys
 from .protocol import ProtocolError
-from .requests import COMMANDS, Answer, RequestError, answer, check, head, refusal, reply
+from .requests import COMMANDS, Answer, Command, RequestError, TakeCommand, answer, check, head, refusal, reply
 from .sockets import Wake, read_message
 from .store_read import StoreReader
 
-__all__ = ["Command", "Responder", "TakeCommand"]
+__all__ = ["Responder"]
 
 _AT_ONCE = 64
 """Requests that are read before replies are sent and connections looked after."""
@@ -27,18 +27,6 @@ _SEARCHES = 16
 """Searches that wait at most."""
 _COMMANDS = 64
 """Commands that are under way at most."""
-
-
-class Command(NamedTuple):
-    """A command for the pipelines (section 6 of the protocol), checked."""
-
-    op: str
-    members: dict[str, Any]
-    """Those that were given."""
-
-
-TakeCommand = Callable[[Command, Callable[[dict[str, Any] | RequestError], None]], None]
-"""Takes a command, must not block, and calls back once, from any thread, with members of the reply or a refusal."""
 
 
 class _Asked(NamedTuple):

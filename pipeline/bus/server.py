@@ -16,6 +16,7 @@ from onlooker import __version__
 
 from .alarms import Alarms
 from .guard import Guard
+from .ingest import DEAD_RUN, Ingest
 from .intake import GROUP, Given
 from .keys import ServerKeys
 from .protocol import (
@@ -30,7 +31,8 @@ from .protocol import (
 )
 from .publisher import Publisher
 from .record import Record
-from .responder import Responder, TakeCommand
+from .requests import Command, RequestError, TakeCommand
+from .responder import Responder
 from .sockets import DEAD_AFTER, bind, check_open
 from .store import EventStore
 from .zap import Doorkeeper
@@ -58,7 +60,9 @@ class BusServer:
         store: EventStore,
         *,
         keys: ServerKeys | None = None,
-        commands: TakeCommand | None = None,
+        commands: TakeCommand | bool = False,
+        ingest: bool = False,
+        dead_run: float = DEAD_RUN,
         heartbeat: float = HEARTBEAT_SECONDS,
         high_water: int = HIGH_WATER,
         dead_after: float = DEAD_AFTER,
@@ -70,7 +74,9 @@ class BusServer:
             address: ``tcp://HOST:PORT`` or ``ipc://PATH``.
             store: not open yet; the server opens and closes it.
             keys: CURVE keys; without them only this machine may be served.
-            commands: takes commands for the pipelines; None where there are none, or nobody may give any.
+            commands: takes commands for the pipelines; True hands them to the runs of the ingest; False takes none.
+            ingest: whether pipelines of other processes may hand over their events.
+            dead_run: seconds of silence after which such a pipeline is taken for dead.
             heartbeat: seconds between two heartbeats.
             high_water: messages that wait for a slow subscriber before it loses some.
             dead_after: seconds without a sign of life that end a connection.
@@ -83,6 +89,8 @@ class BusServer:
         check_open(self.addresses, keys)
         self.store = store
         self._keys, self._commands, self._notice = keys, commands, notice
+        self._takes_events, self._dead_run = ingest, dead_run
+        self._ingest: Ingest | None = None
         self._heartbeat, self._high_water, self._dead_after = heartbeat, high_water, dead_after
         self._on_commit: list[Callable[[], None]] = []
         self.alarms = Alarms(_ALARM_RUN)
@@ -117,14 +125,25 @@ class BusServer:
             context, zmq.ROUTER, self.addresses.requests, largest=REQUEST_BYTES, send=_PAGES, receive=_REQUESTS
         )
         made.callback(requests.close)
-        for run in self.store.open_runs():
-            self.store.end_run(run)
+        ingest = (
+            None
+            if not self._takes_events
+            else self._bind(
+                context, zmq.ROUTER, self.addresses.ingest, largest=BODY_BYTES, send=_MESSAGES, receive=_PAGES
+            )
+        )
+        if ingest is not None:
+            made.callback(ingest.close)
+        else:
+            for run in self.store.open_runs():  # nobody can go on with them
+                self.store.end_run(run)
+        commands = self._pass_on if self._commands is True else self._commands or None
         self._responder = Responder(
             requests,
             self.store.path,
             hello=self._hello,
             epoch=self.store.epoch,
-            commands=self._commands,
+            commands=commands,
             keys=self._keys,
             notice=self._notice,
         )
@@ -138,6 +157,17 @@ class BusServer:
             notice=self._notice,
         )
         made.callback(self._publisher.stop)
+        if ingest is not None:
+            self._ingest = Ingest(
+                ingest,
+                self.store,
+                self.alarms,
+                self.give,
+                keys=self._keys,
+                dead_run=self._dead_run,
+                notice=self._notice,
+            )
+            made.callback(self._ingest.stop)
 
     def _bind(
         self, context: zmq.Context[Any], kind: int, address: str, *, largest: int, send: int, receive: int
@@ -205,7 +235,8 @@ class BusServer:
             "subscribers": self._publisher.subscribers,
             "requests": self._responder.answered,
             "malformed": self._responder.malformed,
-            "cut": self._publisher.cut + self._responder.cut,
+            "runs": 0 if self._ingest is None else self._ingest.runs,
+            "cut": self._publisher.cut + self._responder.cut + (0 if self._ingest is None else self._ingest.cut),
             "refused": 0 if self._doorkeeper is None else self._doorkeeper.refused,
         }
 
@@ -248,6 +279,12 @@ class BusServer:
                 "body_bytes": BODY_BYTES,
             },
         }
+
+    def _pass_on(self, command: Command, done: Callable[[dict[str, Any] | RequestError], None]) -> None:
+        if self._ingest is None:
+            done(RequestError("unavailable", "the bus is starting"))
+        else:
+            self._ingest.command(command, done)
 
     def _tell_commit(self) -> None:
         for callback in self._on_commit:

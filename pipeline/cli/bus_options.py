@@ -1,0 +1,97 @@
+"""Options that have to do with the bus, and what they make."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..bus.keys import ClientKeys, ServerKeys
+    from ..bus.store import EventStore
+
+__all__ = ["add_store_options", "client_keys", "event_store", "server_keys"]
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DEFAULT_STORE = "events.db"
+
+
+def size(text: str) -> int:
+    """Bytes of ``500M`` or ``2G``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if found is None or (value := int(float(found[1]) * _UNITS[found[2]])) < 1 << 20:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500M or 2G, at least 1M.")
+    return value
+
+
+def age(text: str) -> float:
+    """Seconds of ``12h`` or ``30d``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no time.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip().lower())
+    if found is None or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 12h or 30d.")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def add_store_options(group: Any) -> None:
+    """Add what a bus needs to know of its store and its keys."""
+    group.add_argument(
+        "--store", metavar="F.db", type=Path, help=f"where the bus keeps its events (default: {_DEFAULT_STORE})"
+    )
+    group.add_argument("--keep", metavar="SIZE", type=size, help="delete the oldest events beyond this (default: 2G)")
+    group.add_argument("--keep-for", metavar="TIME", type=age, help="delete events older than this, such as 30d")
+    group.add_argument("--keys", metavar="F.key_secret", type=Path, help="key of the bus: see `onlooker keys --help`")
+    group.add_argument("--allow", metavar="DIR", type=Path, help="folder of the .key files of those who are let in")
+
+
+def event_store(args: argparse.Namespace) -> EventStore:
+    """The store that the options ask for; not open yet."""
+    from ..bus.store import EventStore
+
+    keep: dict[str, Any] = {} if args.keep is None else {"max_bytes": args.keep}
+    return EventStore(args.store or Path(_DEFAULT_STORE), max_age=args.keep_for, **keep)
+
+
+def server_keys(args: argparse.Namespace) -> ServerKeys | None:
+    """The keys of a bus, if it has any.
+
+    Raises:
+        UsageError: one of two options is missing.
+        KeysError: a key cannot be used.
+    """
+    if args.keys is None and args.allow is None:
+        return None
+    if args.keys is None or args.allow is None:
+        raise UsageError("--keys SERVER.key_secret and --allow FOLDER belong together; see `onlooker keys --help`.")
+    from ..bus.keys import ServerKeys
+
+    return ServerKeys.read(args.keys, args.allow)
+
+
+def client_keys(args: argparse.Namespace) -> ClientKeys | None:
+    """The keys of a client, if it has any.
+
+    Raises:
+        UsageError: one of two options is missing.
+        KeysError: a key cannot be used.
+    """
+    if args.keys is None and args.server_key is None:
+        return None
+    if args.keys is None or args.server_key is None:
+        raise UsageError(
+            "--keys OWN.key_secret and --server-key SERVER.key belong together; see `onlooker keys --help`."
+        )
+    from ..bus.keys import ClientKeys
+
+    return ClientKeys.read(args.keys, args.server_key)
