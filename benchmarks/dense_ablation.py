@@ -1,11 +1,12 @@
 """What the parts of streaming dense captioning are worth: each is left out or changed, and trained anew.
 
-    python benchmarks/dense_ablation.py --data FOLDER --cache FOLDER --runs FILE [--steps 400] [--seeds 3] [--only NAME]
+    python benchmarks/dense_ablation.py --data FOLDER --cache FOLDER --runs FILE [--start dense] [--steps 400]
 
-Every variant starts from the embedded captioner and gets the same number of updates on videos made of train
-photographs; it is scored on videos made of test photographs, decoded as the paper evaluates, greedily. Each finished
-run is a line of `--runs`, and a run that stands there is not made again: stop and go on as you like. The table is made
-of what is there.
+Every variant gets the same number of updates on videos made of train photographs, from the embedded captioner, which
+has never seen a time token, or with `--start dense` from the embedded dense captioner, which was trained as shipped;
+it is scored on videos made of test photographs, decoded as the paper evaluates, greedily. Each finished run is a line
+of `--runs`, and a run that stands there is not made again: stop and go on as you like. The table is made of what is
+there.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import Tensor
 from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import MemoryConfig, SearchConfig
+from onlooker.operators.caption.dense_load import load_video_captioner
 from onlooker.operators.caption.dense_opening import row_reader
 from onlooker.operators.caption.git import Context, GitDecoder
 from onlooker.operators.caption.metrics.meteor import Meteor
@@ -68,8 +70,20 @@ def recipes(base: DenseTinyRecipe) -> dict[str, DenseTinyRecipe]:
     }
 
 
+def beginning(start: str, recipe: DenseTinyRecipe, captioner: Captioner) -> DenseCaptioner:
+    """The model of a variant before its first update."""
+    model = dense_from_captioner(captioner, recipe)
+    if start == "dense":
+        state = load_video_captioner(recipe.start).model.decoder.state_dict()
+        # The columns behind those of a token's look are for its span; a variant without spans has none.
+        state["visual_projection.weight"] = state["visual_projection.weight"][:, : model.config.decoder.visual_width]
+        model.decoder.load_state_dict(state)
+    return model
+
+
 def one_run(
     name: str,
+    start: str,
     recipe: DenseTinyRecipe,
     captioner: Captioner,
     videos: SceneVideos,
@@ -77,7 +91,7 @@ def one_run(
     step: Callable[[], None],
 ) -> dict[str, Any]:
     """Train and score one variant with one seed."""
-    model = dense_from_captioner(captioner, recipe)
+    model = beginning(start, recipe, captioner)
     if name == "no prefix":
         decoder = WithoutPrefix(model.config.decoder)
         decoder.load_state_dict(model.decoder.state_dict())
@@ -88,7 +102,8 @@ def one_run(
     told = decoded(trained, captioner, streams)
     with Meteor() as meteor:
         scores = score(streams, told, meteor)
-    return {"variant": name, "seed": recipe.seed, "steps": recipe.steps, "minutes": minutes, "scores": scores}
+    run = {"variant": name, "start": start, "seed": recipe.seed, "steps": recipe.steps}
+    return run | {"minutes": minutes, "scores": scores}
 
 
 def decoded(model: DenseCaptioner, captioner: Captioner, streams: list[SceneStream]) -> list[list[Told]]:
@@ -104,10 +119,10 @@ def decoded(model: DenseCaptioner, captioner: Captioner, streams: list[SceneStre
     return told
 
 
-def read_runs(path: Path, steps: int) -> list[dict[str, Any]]:
-    """The runs of that many steps that were finished."""
+def read_runs(path: Path, start: str, steps: int) -> list[dict[str, Any]]:
+    """The runs of that start and number of steps that were finished."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [run for run in map(json.loads, lines) if run["steps"] == steps]
+    return [run for run in map(json.loads, lines) if (run["start"], run["steps"]) == (start, steps)]
 
 
 def main() -> None:
@@ -116,6 +131,7 @@ def main() -> None:
     parser.add_argument("--data", help="the data folder (default: ONLOOKER_DATA)")
     parser.add_argument("--cache", type=Path, required=True, help="token cache")
     parser.add_argument("--runs", type=Path, required=True, help="JSON lines of finished runs; appended to")
+    parser.add_argument("--start", choices=("captioner", "dense"), default="captioner")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--videos", type=int, default=2, help="per step")
     parser.add_argument("--seeds", type=int, default=3)
@@ -139,7 +155,7 @@ def main() -> None:
         videos = SceneVideos(Split.open(data, arguments.cache, None, "train"), captioner.vocabulary, base.scenes)
         photographs = Split.open(data, arguments.cache, None, "test")
         streams = draw_streams(photographs, captioner.vocabulary, arguments.test_videos, base.scenes)
-        done = {(run["variant"], run["seed"]) for run in read_runs(arguments.runs, arguments.steps)}
+        done = {(run["variant"], run["seed"]) for run in read_runs(arguments.runs, arguments.start, arguments.steps)}
         todo = [(n, s) for s in range(arguments.seeds) for n in wanted if (n, s) not in done]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as bar:
@@ -147,10 +163,10 @@ def main() -> None:
             for name, seed in todo:
                 bar.update(task, description=f"{name}, seed {seed}")
                 recipe = replace(variants[name], seed=seed)
-                run = one_run(name, recipe, captioner, videos, streams, lambda: bar.advance(task))
+                run = one_run(name, arguments.start, recipe, captioner, videos, streams, lambda: bar.advance(task))
                 with arguments.runs.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(run) + "\n")
-    report(read_runs(arguments.runs, arguments.steps), list(variants), arguments)
+    report(read_runs(arguments.runs, arguments.start, arguments.steps), list(variants), arguments)
 
 
 def report(runs: list[dict[str, Any]], order: list[str], arguments: argparse.Namespace) -> None:
@@ -161,11 +177,13 @@ def report(runs: list[dict[str, Any]], order: list[str], arguments: argparse.Nam
         if own:
             rows.append([name, len(own), *(_mean([100 * scores[metric] for scores in own]) for metric in SHOWN)])
     minutes = [run["minutes"] for run in runs]
+    origin = {"captioner": "the embedded captioner", "dense": "the embedded dense captioner"}[arguments.start]
     note = (
         f"\n\nMean and standard deviation over the seeds, scores times 100 by the reference's protocol. Each run: "
-        f"{arguments.steps} updates of {arguments.videos} videos of 32 frames from the embedded captioner, at most "
+        f"{arguments.steps} updates of {arguments.videos} videos of 32 frames from {origin}, at most "
         f"{max(minutes, default=0.0):.1f} minutes on one core; scored on {arguments.test_videos} videos of test "
-        "photographs. Command: `python benchmarks/dense_ablation.py`."
+        f"photographs. Command: `python benchmarks/dense_ablation.py --start {arguments.start} "
+        f"--steps {arguments.steps}`."
     )
     publish("Ablations of dense captioning", table(["variant", "seeds", *SHOWN], rows) + note, arguments.out)
 
