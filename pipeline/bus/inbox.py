@@ -49,19 +49,23 @@ class Position(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Events that cannot be had any more."""
+    """Events that could not be had."""
 
-    why: Literal["lost", "reset"]
+    why: Literal["lost", "reset", "unreadable"]
+    """lost: deleted before they were fetched. reset: the position is of another log. unreadable: no events at all."""
     first: int
     last: int
+    detail: str = ""
 
     def __str__(self) -> str:
         """Say it to a person."""
         if self.why == "lost":
             return f"events {self.first} to {self.last} are lost: the bus had deleted them before they were fetched"
+        if self.why == "unreadable":
+            return f"event {self.first} is passed over: {self.detail}"
         return (
             f"the bus does not know position {self.last}: its store is another one or lost its end; "
-            "events may be missing, reading goes on with the oldest new one"
+            "events may be missing, reading goes on with the first that is new"
         )
 
 

@@ -1,6 +1,7 @@
 """onlooker watches video and tells what happens while it happens.
 
-``onlooker.watch(source, queries=[...])`` yields events, ``onlooker.load("tiny")`` gives a model for pictures and texts.
+``onlooker.watch(source, queries=[...])`` yields events, ``onlooker.load("tiny")`` gives a model for pictures and texts,
+``onlooker.subscribe("tcp://HOST:PORT")`` yields the events of a bus, ``onlooker.subscribe_async`` the same for asyncio.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ if TYPE_CHECKING:
     from .pipeline.api import Model as Model
     from .pipeline.api import load as load
     from .pipeline.api import watch as watch
+    from .pipeline.bus.subscriber import subscribe as subscribe
+    from .pipeline.bus.subscriber_async import subscribe_async as subscribe_async
 
 __version__ = "0.1.0"
-__all__ = ["Event", "Model", "__version__", "load", "watch"]
+__all__ = ["Event", "Model", "__version__", "load", "subscribe", "subscribe_async", "watch"]
 
 _WHERE = {
     "Event": "onlooker.operators.events",
     "Model": "onlooker.pipeline.api",
     "load": "onlooker.pipeline.api",
+    "subscribe": "onlooker.pipeline.bus.subscriber",
+    "subscribe_async": "onlooker.pipeline.bus.subscriber_async",
     "watch": "onlooker.pipeline.api",
 }
 
