@@ -14,6 +14,7 @@ import numpy.typing as npt
 from onlooker.operators.events import Event
 
 from .assemble import EMBEDDED_MODEL, is_live, make_plan, runner_factory, source_spec, source_specs
+from .clips import CLIP_SECONDS, ClipSettings
 from .progress import Progress
 from .secrets import Secrets
 from .session import Session
@@ -33,6 +34,7 @@ def watch(
     stream: str | None = None,
     overrides: Sequence[str] = (),
     pace: Literal["fast", "realtime"] = "fast",
+    clips: str | PathLike[str] | None = None,
     secrets: str | PathLike[str] | None = None,
 ) -> Watch:
     """Watch a video or cameras and yield events as they become known.
@@ -50,6 +52,8 @@ def watch(
         stream: name of the stream in the events, if there is one; by default made from the name of the file or host.
         overrides: ``node.key=value`` assignments, e.g. ``decode.fps=4``.
         pace: ``realtime`` reads a file as if it were a camera.
+        clips: folder for a video and a picture of each caption and query event that ends; ``event.data.side`` names
+            them as ``clip`` and ``key_frame``. The oldest give way when all are larger than 2 GB.
         secrets: file for ``${secret:NAME}`` in the source and the graph.
 
     Returns:
@@ -75,13 +79,15 @@ def watch(
         queries=queries,
         overrides=overrides,
         live=pace == "realtime" or any(map(is_live, uris)),
+        record=CLIP_SECONDS if clips is not None else 0.0,
         secrets=known,
     )
     specs = source_specs(uris)
     if stream is not None:
         [spec] = specs
         specs = [source_spec(spec.uri, stream)]
-    return Watch(Session(plan.graph, runner_factory(runner, address), specs, []), known)
+    chosen = None if clips is None else ClipSettings(clips)
+    return Watch(Session(plan.graph, runner_factory(runner, address), specs, [], clips=chosen), known)
 
 
 class Watch(Iterator[Event]):

@@ -58,6 +58,7 @@ def make_plan(
     queries: Sequence[str] = (),
     overrides: Iterable[str] = (),
     live: bool = False,
+    record: float = 0.0,
     secrets: Secrets | None = None,
 ) -> Plan:
     """Load a graph and fit it to the wishes of the user.
@@ -71,6 +72,7 @@ def make_plan(
         overrides: ``node.key=value`` assignments.
         live: the sources are live. ``file`` then is the graph ``live``; in any other graph the source ``live`` takes
             the place of the file decoder.
+        record: seconds that live sources keep for clips, where the graph says nothing about it.
         secrets: where ``${env:NAME}`` and ``${secret:NAME}`` of the graph are looked up.
 
     Raises:
@@ -88,7 +90,11 @@ def make_plan(
         settings["query_localizer"]["queries"] = list(queries)
     if live and graph == "file":
         graph = "live"
+    overrides = list(overrides)
     plan = Plan(load_graph(graph, settings=settings, overrides=overrides, live=live, secrets=secrets))
+    if record and plan.graph.live and getattr(plan.graph.source.config, "record", record) == 0.0:
+        settings["live"] = {"record": record}
+        plan.graph = load_graph(graph, settings=settings, overrides=overrides, live=live, secrets=secrets)
     if live and not plan.graph.live:
         raise UsageError(f"graph {plan.graph.name!r} looks at a whole file; it cannot watch a live source.")
     if live and graph != "live":

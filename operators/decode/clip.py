@@ -161,15 +161,19 @@ def _retime(entries: Sequence[Entry], time_base: Fraction) -> list[tuple[Entry, 
     known = next((i for i, entry in enumerate(entries) if entry.dts is not None), len(entries))
     shift = -(entries[known].dts or 0) + known * step if known < len(entries) else 0
     timed: list[tuple[Entry, int, int]] = []
-    last, arrival, epoch = -1, entries[0].arrival, 0
+    last, epoch = -1, 0
+    anchor, arrival = 0, entries[0].arrival  # of the last packet that had a time
     for i, entry in enumerate(entries):
         if entry.dts is None:
-            dts = i * step if i < known < len(entries) else last + round(Fraction(entry.arrival - arrival) / time_base)
+            dts = anchor + round(Fraction(entry.arrival - arrival) / time_base)
+            if i < known < len(entries):
+                dts = i * step
         else:
             if epoch and entry.epoch not in (0, epoch):
                 shift = last + step - entry.dts
-            dts = entry.dts + shift
+            dts = anchor = entry.dts + shift
+            arrival = entry.arrival
         dts = max(dts, last + 1)
         timed.append((entry, dts if entry.pts is None else max(dts, entry.pts + shift), dts))
-        last, arrival, epoch = dts, entry.arrival, entry.epoch or epoch
+        last, epoch = dts, entry.epoch or epoch
     return timed

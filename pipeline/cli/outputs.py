@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..clips import ClipSettings
 from ..errors import UsageError
 from ..graph import Graph
 from ..runtime.batch import SourceSpec
 from ..sinks.base import Sink
 
-__all__ = ["make_sinks"]
+__all__ = ["make_clips", "make_sinks"]
 
 _OF_ONE_STREAM = ("vtt", "srt", "activitynet", "report", "video")
 """Options of outputs that tell of one stream; with this in their names, they tell of several, each in a file."""
@@ -41,6 +43,26 @@ def make_sinks(args: argparse.Namespace, specs: Sequence[SourceSpec], graph: Gra
             sink.stream = stream if len(specs) > 1 else None
             sinks.append(sink)
     return sinks
+
+
+def make_clips(args: argparse.Namespace) -> ClipSettings | None:
+    """Which events get clips, None where none was asked for.
+
+    Raises:
+        UsageError: there are no clips of such events, or the size is none.
+    """
+    if not args.clips:
+        return None
+    kinds = tuple(kind.strip() for kind in args.clip_of.split(",") if kind.strip())
+    return ClipSettings(args.clips, kinds, _size(args.clips_keep))
+
+
+def _size(text: str) -> int:
+    """Bytes of a size such as `500MB`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text.strip(), re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise UsageError(f"--clips-keep takes a size such as 500MB or 2GB, not {text!r}.")
+    return int(float(match[1]) * 1000.0 ** " KMGT".index(match[2].upper() or " "))
 
 
 def _per_stream(option: str, path: str | None, specs: Sequence[SourceSpec], graph: Graph) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from ..errors import OutputError
 
 __all__ = ["ClipFolder"]
 
+_ABANDONED = 60.0
+"""Seconds after which a half written file is nobody's."""
 _SUFFIXES = (".mp4", ".mkv", ".jpg")
 
 
@@ -43,7 +46,8 @@ class ClipFolder:
             probe = self.path / f".onlooker.{os.getpid()}.part"
             probe.write_bytes(b"?")
             probe.unlink()
-            found = [(entry.stat(), match[1]) for entry in self.path.iterdir() if (match := self._match(entry))]
+            self._sweep()
+            found = [(entry.stat(), match[1]) for entry in self.path.iterdir() if (match := self._match(entry.name))]
         except OSError as error:
             raise OutputError(
                 f"cannot write clips to {str(self.path)!r}: {_reason(error)}; choose another folder."
@@ -77,8 +81,14 @@ class ClipFolder:
         self._count(name, size)
         return f"{name}{suffix}", f"{name}.jpg" if picture else None
 
-    def _match(self, path: Path) -> re.Match[str] | None:
-        return self._ours.fullmatch(path.name)
+    def _match(self, name: str) -> re.Match[str] | None:
+        return self._ours.fullmatch(name)
+
+    def _sweep(self) -> None:
+        """Delete what a process that died left half written; what is young may be another one's work."""
+        for entry in self.path.glob(".*.part"):
+            if self._match(entry.name[1:-5]) and time.time() - entry.stat().st_mtime > _ABANDONED:
+                entry.unlink(missing_ok=True)
 
     def _put(self, path: Path, content: bytes) -> None:
         """Write a file that appears under its name when it is complete."""

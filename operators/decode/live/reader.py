@@ -39,6 +39,7 @@ __all__ = ["LiveReader"]
 
 # Seconds for the child to start on a busy machine, and for its sign of life, which comes twice a second, to be late.
 _START_PATIENCE, _PULSE_PATIENCE = 60.0, 15.0
+_NOTHING_KEPT = "nothing is kept for clips of this source"
 # libav's own time-outs last up to twice the set value, and say better than ours what is wrong.
 _OPEN_PATIENCE = 2.5
 
@@ -178,7 +179,8 @@ class LiveReader:
         if self._child is not None and epoch in self._numbers:
             self._child.clip(number, self._numbers[epoch], t_start, t_end)
         elif not self._retired.clip(number, epoch, t_start, t_end):
-            why = "that connection is over, and what was kept of it is gone; ask sooner"
+            kept = bool(self._current_options.record)
+            why = "that connection is over, and what was kept of it is gone" if kept else _NOTHING_KEPT
             self._refused.append(ClipCut(number, None, why))
 
     def counters(self) -> dict[str, int]:

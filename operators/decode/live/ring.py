@@ -72,7 +72,7 @@ class PacketRing:
         """
         entries = self._select(epoch, t_start, t_end + tail)
         if not entries:
-            raise ClipError("nothing is kept of this time; keep more seconds (`record`), or ask sooner")
+            raise ClipError("nothing is kept of this time; keep more seconds (`record`)")
         return cut(self._template, self._time_base, entries, epoch, t_start, t_end)
 
     def _forget(self) -> None:
