@@ -10,11 +10,12 @@ from types import FrameType
 from typing import Any
 
 from ..assemble import camera_specs, is_live, make_plan, runner_factory, source_specs
+from ..clips import CLIP_KINDS, CLIP_SECONDS
 from ..secrets import Secrets
 from ..session import Session
 from .argv import forget_hidden_sources, hide_in_process_list
 from .display import Display, make_display
-from .outputs import make_sinks
+from .outputs import make_clips, make_sinks
 
 __all__ = ["add_parser", "add_run_options", "add_secrets_option", "watch", "watch_source"]
 
@@ -87,6 +88,19 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     outputs.add_argument("--activitynet", metavar="F.json", help="captions as JSON for `onlooker eval dense-captions`")
     outputs.add_argument("--report", metavar="F.html", help="one self-contained page: timeline, key frames, curves")
     outputs.add_argument("--video", metavar="F.mp4", help="the video with captions and queries drawn in")
+    outputs.add_argument("--clips", metavar="DIR", help="a video and a picture of each event; --events names them")
+    outputs.add_argument(
+        "--clip-of",
+        metavar="KINDS",
+        default=",".join(CLIP_KINDS),
+        help="which events, separated by commas (default: %(default)s)",
+    )
+    outputs.add_argument(
+        "--clips-keep",
+        metavar="SIZE",
+        default="2GB",
+        help="delete the oldest clips when all of them are larger (default: %(default)s)",
+    )
     how = parser.add_argument_group("how to run")
     how.add_argument("--runner", choices=["ray", "local"], default="ray", help="engine (default: %(default)s)")
     how.add_argument("--address", metavar="RAY", help="join this Ray cluster instead of starting one here")
@@ -118,6 +132,7 @@ def watch(sources: Sequence[str], args: argparse.Namespace) -> int:
     secrets = Secrets(args.secrets)
     sources = [secrets.resolve(source, "the source") for source in sources]
     forget_hidden_sources()
+    clips = make_clips(args)
     plan = make_plan(
         args.graph,
         mode=args.mode,
@@ -125,13 +140,14 @@ def watch(sources: Sequence[str], args: argparse.Namespace) -> int:
         queries=args.query,
         overrides=args.overrides,
         live=args.pace == "realtime" or any(map(is_live, sources)),
+        record=CLIP_SECONDS if clips else 0.0,
         secrets=secrets,
     )
     specs = source_specs(sources) if sources else camera_specs(plan.graph)
     sinks = make_sinks(args, specs, plan.graph)
     display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
     make_runner = runner_factory(args.runner, args.address)
-    session = Session(plan.graph, make_runner, specs, sinks, display.update, display.note)
+    session = Session(plan.graph, make_runner, specs, sinks, display.update, display.note, clips=clips)
     with display, _interruptible(session, display):
         for event in session.events():
             for notice in plan.notices:  # told once it runs: an error that prevents it should stand alone
