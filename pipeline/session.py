@@ -62,6 +62,7 @@ class Session:
         sinks: list[Sink],
         on_progress: Callable[[Progress], None] | None = None,
         on_notice: Callable[[str], None] | None = None,
+        on_failure: Callable[[str], None] | None = None,
         *,
         clips: ClipSettings | None = None,
     ) -> None:
@@ -74,6 +75,7 @@ class Session:
             sinks: where events and packets go.
             on_progress: called after each batch.
             on_notice: called with what the user should know though it changes nothing, one line each.
+            on_failure: called at once with why one of several streams could not begin, one line each.
             clips: which events get clips; None for none.
         """
         self._edges = {sink: [e for port in sink.ports for e in graph.edges_named(port)] for sink in sinks}
@@ -82,7 +84,7 @@ class Session:
         self._controls = graph.controls
         self._specs = specs
         self._sinks = list(sinks)
-        self._on_progress, self._on_notice = on_progress, on_notice
+        self._on_progress, self._on_notice, self._on_failure = on_progress, on_notice, on_failure
         self._clips = None if clips is None else Clips(clips, graph, self._runner.clip, self._notice)
         self._streams = {spec.stream: StreamLog(spec.uri) for spec in specs}
         self._adding = threading.Lock()
@@ -229,8 +231,8 @@ class Session:
             stream.begin(batch.info, opened=batch.failure is None)
             if stream.opened:
                 self._each("start", batch.info, stream.uri, stream=batch.stream)
-        if batch.failure is not None:
-            self._notice(f"{batch.stream}: {batch.failure}")
+        if batch.failure is not None and self._on_failure is not None:
+            self._on_failure(f"{batch.stream}: {batch.failure}")
         stream.take(batch)
         if stream.live and stream.timeline.take(batch):
             self._each("epoch", batch.stream, stream.timeline.zero, stream=batch.stream)
@@ -311,15 +313,16 @@ class Session:
 
     def _update_progress(self) -> None:
         streams = self._streams
-        media_time = self.progress.media_time = min(s.media_time for s in streams.values())
+        behind = [s.media_time for s in streams.values() if s.end is None]
+        media_time = self.progress.media_time = min(behind, default=max(s.media_time for s in streams.values()))
         if self._moving is not None:
             since, start = self._moving
             self.progress.speed = (media_time - start) / max(time.monotonic() - since, 1e-6)
         elif media_time > 0:
             self._moving = (time.monotonic(), media_time)
-        infos = [s.info for s in streams.values()]
+        infos = [s.info for s in streams.values() if s.opened or s.info is None]
         durations = [info.duration for info in infos if info is not None and info.duration is not None]
-        self.progress.duration = max(durations) if len(durations) == len(streams) else None
+        self.progress.duration = max(durations, default=None) if len(durations) == len(infos) else None
         totals: dict[str, int] = {}
         for stream in streams.values():
             for name, count in (stream.progress.counters if stream.live else stream.counters).items():

@@ -53,7 +53,10 @@ class LiveRun:
     ) -> None:
         specs = [SourceSpec(uri, name) for name, uri in sources.items()]
         self.notices: list[str] = []
-        self.session = Session(graph, runner, specs, list(sinks), on_notice=self.notices.append)
+        self.failures: list[str] = []
+        self.session = Session(
+            graph, runner, specs, list(sinks), on_notice=self.notices.append, on_failure=self.failures.append
+        )
         self.events: list[Event] = []
         self.came: list[float] = []
         """Per event when it came, monotonic seconds."""

@@ -42,6 +42,23 @@ def test_the_same_through_ray(onlooker, tmp_path):
     complains(onlooker("run", tmp_path / "none.mp4", "--runner", "ray"), "none.mp4")
 
 
+def test_of_several_files_one_is_missing(onlooker, demo, tmp_path):
+    log, written = tmp_path / "events.jsonl", tmp_path / "of-{stream}.vtt"
+    result = onlooker("run", tmp_path / "none.mp4", demo[0], "--events", log, "--vtt", written, *LOCAL)
+    assert result.returncode == 3 and "Traceback" not in result.stderr, result.stderr
+    assert result.stderr.count("onlooker: none: none.mp4: no such file") == 1
+    events = [parse_event(line) for line in log.read_text().splitlines()]
+    ends = {e.data.stream: e.data.reason for e in events if e.kind == "stream" and e.phase == "end"}
+    assert ends == {"none": "not_opened", "demo": "complete"}
+    assert (tmp_path / "of-demo.vtt").read_text().count("-->") == 8 and not (tmp_path / "of-none.vtt").exists()
+
+
+def test_of_several_files_all_are_missing(onlooker, tmp_path):
+    result = onlooker("run", tmp_path / "a.mp4", tmp_path / "b.mp4", *LOCAL)
+    assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
+    assert result.stderr.splitlines() == [f"onlooker: {n}: {n}.mp4: no such file; check the path" for n in "ab"]
+
+
 def test_unknown_graph(onlooker, demo):
     complains(onlooker("run", demo[0], "--graph", "fiel"), "did you mean 'file'")
 

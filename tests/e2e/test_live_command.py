@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
 import psutil
 import pytest
 import yaml
@@ -160,12 +161,22 @@ def test_the_cameras_of_a_graph_are_watched_with_a_password_from_the_environment
 def test_a_file_in_real_time_is_read_as_if_it_were_a_camera(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.mp4", 50)
     graph = graph_of_cameras(tmp_path / "yard.yaml")
-    with running(tmp_path, str(video), "--pace", "realtime", "--graph", graph, "--runner", "local") as run:
+    names = {"vtt": "c.vtt", "srt": "c.srt", "report": "{stream}.html", "video": "a.mp4"}
+    outputs = [word for option, name in names.items() for word in (f"--{option}", str(tmp_path / name))]
+    with running(tmp_path, str(video), "--pace", "realtime", "--graph", graph, "--runner", "local", *outputs) as run:
         assert run.wait() == 0, run.said
     ended = run.events()[-1].data
     assert ended.side is not None and ended.side.counters is not None
     assert ended.side.counters["frames_in"] == 50 and ended.side.counters["frames_processed"] == 4
     assert "source node is `live`" in run.said
+    settled = [e for e in run.events() if e.kind == "query" and e.phase == "end"]
+    assert (
+        (tmp_path / "c.vtt").read_text().count("-->") == (tmp_path / "c.srt").read_text().count("-->") == len(settled)
+    )
+    assert "data:image/jpeg" in (tmp_path / "clip.html").read_text()
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]  # type: ignore[arg-type]
+    assert len(times) >= 4 and times == sorted(times)
 
 
 @pytest.mark.parametrize(

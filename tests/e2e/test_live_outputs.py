@@ -55,7 +55,7 @@ def test_outputs_of_a_camera_killed_and_restarted_tell_of_both_epochs_in_order(t
     # The second epoch lies between the loss and the end, as seconds since watching began and by the clock on the wall.
     lost = next(e for e in run.states("door") if e.data.status == "reconnecting").data
     end = run.states("door")[-1].data
-    assert lost.t_seen <= second[0][0] / 1000 <= second[-1][1] / 1000 <= end.t_seen + 1
+    assert lost.t_seen <= second[0][0] / 1000 <= end.t_seen
     zero = datetime.fromisoformat(text.split("NOTE Time 0 is ")[1].split("\n")[0])
     moment = zero + timedelta(milliseconds=second[0][0])
     assert datetime.fromisoformat(lost.side.wall) - A_SECOND < moment < datetime.fromisoformat(end.side.wall) + A_SECOND

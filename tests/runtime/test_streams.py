@@ -101,7 +101,7 @@ def test_a_camera_that_cannot_be_opened_ends_its_own_stream_only(runner: type[Ru
         [told] = run.states(name)
         assert (told.data.status, told.data.reason) == ("ended", "not_opened")
         assert "cannot wait; use policy" in told.data.message
-        assert any(name in line and "cannot wait" in line for line in run.notices)
+        assert any(name in line and "cannot wait" in line for line in run.failures)
     assert check_stream(run, "good")["frames_in"] == 50
     assert run.session.exit_code == 3
 
