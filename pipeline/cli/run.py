@@ -147,7 +147,7 @@ def watch(sources: Sequence[str], args: argparse.Namespace) -> int:
     sinks = make_sinks(args, specs, plan.graph)
     display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
     make_runner = runner_factory(args.runner, args.address)
-    session = Session(plan.graph, make_runner, specs, sinks, display.update, display.note, clips=clips)
+    session = Session(plan.graph, make_runner, specs, sinks, display.update, display.note, display.warn, clips=clips)
     with display, _interruptible(session, display):
         for event in session.events():
             for notice in plan.notices:  # told once it runs: an error that prevents it should stand alone
@@ -164,7 +164,7 @@ def _tell_end(session: Session, display: Display) -> None:
     for failure in session.failures:
         display.warn(failure)
     for stream, end in session.ends.items():
-        if end.message is not None:
+        if end.message is not None and end.reason != "not_opened":  # which was told at once
             display.warn(f"{stream}: {end.message}")
         elif end.reason == "truncated":
             display.warn(f"{stream} breaks off at {end.t:.1f} s; everything up to there is complete.")
