@@ -24,7 +24,6 @@ _RETRY_STORE = 1.0
 """Seconds until storing is tried again after it failed."""
 _PRUNE_EVERY = 5.0
 _PRUNE_AGAIN = 0.05
-_PRUNE_EVENTS = 4096
 _PRUNE_SECONDS = 0.005
 _LINGER = 1000  # ms for which what is sent may still travel when the bus ends
 _RECENT = 60.0
@@ -72,7 +71,6 @@ class Publisher:
         """Stream -> its last number, and when it was sent."""
         self._last = store.last_seq
         self._retry_at = self._next_heartbeat = self._next_prune = 0.0
-        self._unpruned = 0
         self._missed = 0
         """Events that were not stored since storing failed."""
         self._stopping = False
@@ -113,7 +111,8 @@ class Publisher:
             self._guard.close(linger=_LINGER)
 
     def _turn(self, poller: zmq.Poller) -> None:
-        wait = 0.0 if len(self.intake) else max(self._next_heartbeat - time.monotonic(), 0.0)
+        due = min(self._next_heartbeat, self._next_prune)
+        wait = 0.0 if len(self.intake) else max(due - time.monotonic(), 0.0)
         ready = dict(poller.poll(math.ceil(wait * 1000)))
         if self._wake.fileno() in ready:
             self._wake.clear()
@@ -127,8 +126,7 @@ class Publisher:
             self._guard.look()
             self._beat()
             self._next_heartbeat = now + self._heartbeat
-        if now >= self._next_prune or self._unpruned >= _PRUNE_EVENTS:
-            self._prune(now)
+        self._prune(now)
 
     def _publish(self, given: Sequence[Given]) -> None:
         records = [record for group in given for record in group.records]
@@ -142,7 +140,6 @@ class Publisher:
             self._missed += len(stored)
         elif stored:
             self._last = self._store.last_seq
-            self._unpruned += len(stored)
             self._committed()
         self._send(stored)
         for group in given:
@@ -219,12 +216,13 @@ class Publisher:
         self._socket.send_multipart([HEARTBEAT, dumps(header), dumps(body)])
 
     def _prune(self, now: float) -> None:
-        """Keep the caps of the store, a little at a time."""
-        self._unpruned, self._next_prune = 0, now + _PRUNE_EVERY
+        """Keep the caps of the store, a little at a time, and at least as fast as events come."""
         try:
-            deleted = self._store.prune(_PRUNE_SECONDS)
+            if now >= self._next_prune:
+                deleted = self._store.prune(_PRUNE_SECONDS)
+                self._next_prune = now + (_PRUNE_AGAIN if deleted else _PRUNE_EVERY)
+            elif self._store.crowded:
+                self._store.prune(0.0)
         except StoreError as error:
+            self._next_prune = now + _PRUNE_EVERY
             self._tell_failure(error)
-            return
-        if deleted:  # there may be more
-            self._next_prune = now + _PRUNE_AGAIN

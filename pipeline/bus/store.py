@@ -32,7 +32,7 @@ __all__ = ["EventStore", "StoreError", "StoreFull"]
 
 OPEN_EVENTS = 10_000
 """Events that may be open at once; beyond it the oldest count as open no more."""
-MIN_BYTES = 4 << 20
+MIN_BYTES = 16 << 20
 _BATCH = 256
 _WAL_BYTES = 8 << 20
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

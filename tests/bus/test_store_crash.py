@@ -18,17 +18,18 @@ from .stores import RUN, caption, check_whole, everything, numbers
 ROOT = Path(__file__).parents[2]
 
 _WRITER = """
-    import os, sys
+    import dataclasses, os, sys
     from onlooker.pipeline.bus.store import EventStore
     from tests.bus.stores import RUN, caption
 
-    store = EventStore(sys.argv[1], max_bytes=4 << 20)
+    store = EventStore(sys.argv[1], max_bytes=16 << 20)
     store.open()
     n = store.run_number(RUN)
     words = "a red truck parks beside the gate of the long house and a dog barks " * 4
     for group in range(10**9):
         size = 1 + group * 7 % 60
         records = [caption(i, f"{words} {i}", stream=f"cam{i % 3}") for i in range(n, n + size)]
+        records = [dataclasses.replace(record, body=record.body.ljust(8000)) for record in records]
         store.append(records, {RUN: n + size})
         n += size
         # The pipe holds what was said before the end.
@@ -132,7 +133,7 @@ def test_readers_see_whole_groups_and_the_writer_does_not_wait_for_them(tmp_path
         while not stop.is_set():
             page = reader.page(max(reader.bounds()[1] - 64, 0))
             seen.append(page.last)
-            if page.last % 8 or numbers(page.stored)[-1:] != [page.last]:
+            if page.last % 8 or page.upto % 8 or numbers(page.stored)[-1:] != [page.upto]:
                 halves.append(page.last)
         reader.close()
 

@@ -1,5 +1,6 @@
 """The event store at its limits: caps, a full disk, and files that are not what they should be."""
 
+import dataclasses
 import itertools
 import os
 import random
@@ -12,18 +13,23 @@ from contextlib import closing
 
 import pytest
 
+from onlooker.pipeline.bus.server import BusServer
 from onlooker.pipeline.bus.store import EventStore, StoreError
 from onlooker.pipeline.bus.store_read import StoreReader
 
+from .buses import PATIENCE, place
 from .stores import caption, check_whole, everything, numbers
 
-MIB = 1 << 20
+CAP = 16 << 20
+_BODY = 3000
 _WORDS = [f"{first}{second}" for first, second in itertools.product(("ba", "ko", "ti", "mu", "re"), repeat=2)] * 8
 
 
 def _captions(count, at=0, length=30):
+    """Captions of some length, in bodies of a few kilobytes."""
     chosen = random.Random(at)
-    return [caption(at + n, " ".join(chosen.choices(_WORDS, k=length))) for n in range(count)]
+    said = [caption(at + n, " ".join(chosen.choices(_WORDS, k=length))) for n in range(count)]
+    return [dataclasses.replace(record, body=record.body.ljust(_BODY)) for record in said]
 
 
 def _on_disk(path):
@@ -37,50 +43,64 @@ def path(tmp_path):
 
 def test_the_cap_on_size_holds_for_ever(path):
     """Many times as much as it may keep goes in; the newest remain, as many of them as there is room for."""
-    store = EventStore(path, max_bytes=4 * MIB)
+    store = EventStore(path, max_bytes=CAP)
     store.open()
     groups = [_captions(128, n) for n in range(8)]
-    largest = written = 0
-    while written < 30 * MIB:
-        written += sum(len(event.body) for event in store.append(groups[written % 8]))
+    largest = written = turn = 0
+    while written < 4 * CAP:
+        written += sum(len(event.body) for event in store.append(groups[turn % 8]))
+        turn += 1
         if store.crowded:
             assert store.prune() > 0
         largest = max(largest, _on_disk(path))
     kept = everything(path)
     store.close()
-    assert largest <= 4 * MIB
+    assert largest <= CAP
     assert numbers(kept) == list(range(store.oldest_seq, store.last_seq + 1))
-    assert sum(len(event.body) for event in kept) > MIB
+    assert sum(len(event.body) for event in kept) > CAP / 3
     check_whole(path)
 
 
 def test_without_deletion_it_grows(path):
     """What the test above would see if nothing were deleted."""
-    store = EventStore(path, max_bytes=64 * MIB)
+    store = EventStore(path, max_bytes=4 * CAP)
     store.open()
     group = _captions(256)
-    while _on_disk(path) <= 4 * MIB:
+    while _on_disk(path) <= CAP:
         assert not store.crowded and store.prune() == 0
         store.append(group)
-    assert store.last_seq < 8192
     store.close()
+
+
+def test_the_cap_holds_behind_a_bus_that_publishes_as_fast_as_it_can(path):
+    groups = [_captions(256, n) for n in range(4)]
+    largest = turn = 0
+    with place() as address, BusServer(address, EventStore(path, max_bytes=CAP)) as server:
+        while server.store.last_seq < 3 * CAP / _BODY:
+            server.put(groups[turn % 4])
+            turn += 1
+            largest = max(largest, _on_disk(path))
+        assert server.flush(PATIENCE)
+        assert server.store.oldest_seq > 1
+    assert largest <= CAP
+    check_whole(path)
 
 
 def test_a_smaller_cap_makes_the_file_smaller(path):
     store = EventStore(path)
     store.open()
     group = _captions(256)
-    while path.stat().st_size <= 6 * MIB:
+    while path.stat().st_size <= 1.2 * CAP:
         store.append(group)
     last = store.last_seq
     store.close()
-    store = EventStore(path, max_bytes=4 * MIB)
+    store = EventStore(path, max_bytes=CAP)
     store.open()
     while store.prune(seconds=0.0):  # one small transaction at a time
         pass
     store.prune()
     store.close()
-    assert path.stat().st_size <= 4 * MIB
+    assert path.stat().st_size <= CAP
     assert numbers(everything(path))[-1] == last
     check_whole(path)
 
