@@ -15,6 +15,7 @@ import zmq
 from onlooker import __version__
 
 from .alarms import Alarms
+from .bridges.outbox import Bridge
 from .guard import Guard
 from .ingest import DEAD_RUN, Ingest
 from .intake import GROUP, Given
@@ -62,6 +63,7 @@ class BusServer:
         keys: ServerKeys | None = None,
         commands: TakeCommand | bool = False,
         ingest: bool = False,
+        bridges: Sequence[Bridge] = (),
         dead_run: float = DEAD_RUN,
         heartbeat: float = HEARTBEAT_SECONDS,
         high_water: int = HIGH_WATER,
@@ -76,6 +78,7 @@ class BusServer:
             keys: CURVE keys; without them only this machine may be served.
             commands: takes commands for the pipelines; True hands them to the runs of the ingest; False takes none.
             ingest: whether pipelines of other processes may hand over their events.
+            bridges: carry events further; started and closed with the bus.
             dead_run: seconds of silence after which such a pipeline is taken for dead.
             heartbeat: seconds between two heartbeats.
             high_water: messages that wait for a slow subscriber before it loses some.
@@ -89,7 +92,7 @@ class BusServer:
         check_open(self.addresses, keys)
         self.store = store
         self._keys, self._commands, self._notice = keys, commands, notice
-        self._takes_events, self._dead_run = ingest, dead_run
+        self._takes_events, self._dead_run, self._bridges = ingest, dead_run, bridges
         self._ingest: Ingest | None = None
         self._heartbeat, self._high_water, self._dead_after = heartbeat, high_water, dead_after
         self._on_commit: list[Callable[[], None]] = []
@@ -112,6 +115,10 @@ class BusServer:
             if self._keys is not None:
                 self._doorkeeper = Doorkeeper(context, self._keys.allowed)
                 made.callback(self._doorkeeper.close)
+            for bridge in self._bridges:
+                bridge.start(self.store, self._notice)
+                made.callback(bridge.close)
+                self.on_commit(bridge.wake)
             self._open(context, made)
             self._closing = made.pop_all()
 

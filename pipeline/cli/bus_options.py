@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..secrets import Secrets
 
 if TYPE_CHECKING:
+    from ..bus.bridges import Bridge
     from ..bus.keys import ClientKeys, ServerKeys
     from ..bus.store import EventStore
 
-__all__ = ["add_store_options", "client_keys", "event_store", "server_keys"]
+__all__ = ["add_bus_options", "bridges", "client_keys", "event_store", "server_keys"]
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -44,8 +46,8 @@ def age(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-def add_store_options(group: Any) -> None:
-    """Add what a bus needs to know of its store and its keys."""
+def add_bus_options(group: Any) -> None:
+    """Add what a bus needs to know."""
     group.add_argument(
         "--store", metavar="F.db", type=Path, help=f"where the bus keeps its events (default: {_DEFAULT_STORE})"
     )
@@ -53,6 +55,33 @@ def add_store_options(group: Any) -> None:
     group.add_argument("--keep-for", metavar="TIME", type=age, help="delete events older than this, such as 30d")
     group.add_argument("--keys", metavar="F.key_secret", type=Path, help="key of the bus: see `onlooker keys --help`")
     group.add_argument("--allow", metavar="DIR", type=Path, help="folder of the .key files of those who are let in")
+    group.add_argument(
+        "--commands", action="store_true", help="without keys: take commands from everybody on this machine"
+    )
+    group.add_argument(
+        "--bridge",
+        dest="bridges",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="carry events on to mqtt://, https:// or kafka://; repeatable",
+    )
+    group.add_argument("--bridges", dest="bridges_file", metavar="F.yaml", type=Path, help="bridges from a file")
+
+
+def bridges(args: argparse.Namespace, secrets: Secrets) -> list[Bridge]:
+    """The bridges that the options ask for; not started yet.
+
+    Raises:
+        BridgeError: one makes no sense.
+        SecretsError: a secret cannot be had.
+    """
+    if not args.bridges and args.bridges_file is None:
+        return []
+    from ..bus.bridges import make_bridges, read_bridges
+
+    listed = [] if args.bridges_file is None else read_bridges(args.bridges_file)
+    return make_bridges([*args.bridges, *listed], secrets)
 
 
 def event_store(args: argparse.Namespace) -> EventStore:

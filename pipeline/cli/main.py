@@ -57,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"onlooker {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    from . import convert, demo, doctor, evaluate, graphs, run, simulate, train
+    from . import bus, convert, demo, doctor, evaluate, graphs, keys, run, simulate, train
 
-    for module in (demo, run, graphs, train, convert, evaluate, doctor, simulate):
+    for module in (demo, run, graphs, train, convert, evaluate, doctor, simulate, bus, keys):
         module.add_parser(commands)
     return parser
 
