@@ -13,6 +13,9 @@ from .receiver import Receiver
 
 __all__ = ["AsyncSubscription", "subscribe_async"]
 
+_TURN = 64
+"""Events after which other tasks have their turn, however many more are at hand."""
+
 
 class AsyncSubscription(Receiver):
     """An endless asynchronous iterator over events; arguments and errors as in `Receiver`::
@@ -23,6 +26,8 @@ class AsyncSubscription(Receiver):
 
     For one task at a time; a wait may be cancelled without losing an event.
     """
+
+    _given = 0
 
     def __aiter__(self) -> Self:
         """Return itself."""
@@ -38,6 +43,9 @@ class AsyncSubscription(Receiver):
         """The next event, or None if none comes within ``wait`` seconds; errors as in `Subscription.get`."""
         self._enter()
         until = None if wait is None else time.monotonic() + wait
+        self._given += 1
+        if self._given % _TURN == 0:
+            await asyncio.sleep(0)
         while True:
             event = self._take()
             if event is not None:

@@ -57,9 +57,39 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"onlooker {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    from . import bus, convert, demo, doctor, evaluate, graphs, keys, run, simulate, train
+    from . import (
+        bus,
+        convert,
+        demo,
+        doctor,
+        evaluate,
+        events,
+        graphs,
+        keys,
+        replay,
+        run,
+        simulate,
+        subscribe,
+        tell,
+        train,
+    )
 
-    for module in (demo, run, graphs, train, convert, evaluate, doctor, simulate, bus, keys):
+    for module in (
+        demo,
+        run,
+        graphs,
+        train,
+        convert,
+        evaluate,
+        doctor,
+        simulate,
+        bus,
+        keys,
+        subscribe,
+        events,
+        replay,
+        tell,
+    ):
         module.add_parser(commands)
     return parser
 
