@@ -203,10 +203,10 @@ def test_nothing_is_left_behind(broker: Mosquitto, tmp_path: Path) -> None:
 
 
 def test_killed_its_will_is_told_and_every_event_arrives(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:
-    total = 300
+    total = 200
     environment = os.environ | {"BRIDGE": f"mqtt://127.0.0.1:{broker.port}?since=oldest"}
     command = [sys.executable, "-m", "tests.bus.bridge_process", str(tmp_path / "store"), str(total)]
-    for _ in range(3):
+    for _ in range(2):
         before, gone = len(listener.messages), len(listener.of("onlooker/status"))
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         until(lambda before=before: len(listener.messages) > before + 5)

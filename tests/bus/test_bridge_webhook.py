@@ -216,7 +216,7 @@ def test_what_the_store_deleted_is_counted(server: WebReceiver, tmp_path: Path) 
 
 @pytest.mark.parametrize("hasty", [False, True], ids=["bridge", "twin that moves its place too early"])
 def test_killed_at_random_every_event_arrives_in_order(server: WebReceiver, tmp_path: Path, hasty: bool) -> None:
-    total, random_ = 300, random.Random(7)
+    total, random_ = 150, random.Random(7)
     address = f"http://127.0.0.1:{server.port}?wait=0.02&batch=20&timeout=1&since=oldest"
     command = [sys.executable, "-m", "tests.bus.bridge_process", str(tmp_path / "store"), str(total)]
     for behaviour in ("500", "drop") if hasty else ("500", "slow", "hang", "ok", "drop"):

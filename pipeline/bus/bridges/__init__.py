@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from ...secrets import Secrets
-from .address import parse_bridge
+from .address import BridgeAddress, parse_bridge
 from .failure import BridgeError
-from .outbox import Backoff, Bridge, BridgeStatus, check_distinct
+from .outbox import Backoff, Bridge, BridgeStatus, check_distinct, close_bridges
 
-__all__ = ["Backoff", "Bridge", "BridgeError", "BridgeStatus", "make_bridges", "read_bridges"]
+__all__ = ["Backoff", "Bridge", "BridgeError", "BridgeStatus", "close_bridges", "make_bridges", "read_bridges"]
 
 _TARGETS = {
     "mqtt": ".mqtt:MqttTarget",
@@ -70,5 +70,16 @@ def _make(spec: str | Mapping[str, Any], secrets: Secrets, backoff: Backoff | No
     module, _, name = _TARGETS[address.scheme].partition(":")
     target, settings = getattr(import_module(module, __package__), name).of(address)
     return Bridge(
-        target, settings.name or f"{address.scheme}-{address.digest()}", since=settings.since, backoff=backoff
+        target,
+        settings.name or f"{address.scheme}-{address.digest()}",
+        warning=_warning(address),
+        since=settings.since,
+        backoff=backoff,
     )
+
+
+def _warning(address: BridgeAddress) -> str:
+    """What the owner should know of a connection that is not encrypted."""
+    if address.tls or address.local:
+        return ""
+    return f"the connection is not encrypted; where the other side can, write {address.scheme}s:// instead."

@@ -16,7 +16,7 @@ from pydantic import Field
 from ..record import Stored
 from .address import BridgeAddress, Settings, settings_of
 from .failure import BridgeError, Refused, Unreachable
-from .outbox import Context
+from .target import Context
 
 __all__ = ["KafkaSettings", "KafkaTarget"]
 
@@ -149,6 +149,7 @@ class KafkaTarget:
             "acks": "all",
             "enable.idempotence": True,
             "message.timeout.ms": 0,
+            "topic.metadata.propagation.max.ms": 10_000,  # before a topic that is missing is told
             "message.max.bytes": 2 << 20,  # events have 1 MiB at most; the broker's limit decides
             "linger.ms": 5,
             "log_level": 0,
@@ -166,9 +167,9 @@ class KafkaTarget:
 
     def _on_error(self, error: Any) -> None:
         """Of connections; the producer goes on trying."""
-        if error.code() == self._kafka.KafkaError._ALL_BROKERS_DOWN:
-            self._trouble = self._trouble or "none of the brokers can be reached"
-        elif error.code() == self._kafka.KafkaError._AUTHENTICATION:
-            self._trouble = "the brokers refuse user and password"
-        else:
-            self._trouble = "none of the brokers can be reached"
+        known = {
+            self._kafka.KafkaError._AUTHENTICATION: "the brokers refuse user and password",
+            self._kafka.KafkaError._SSL: "no TLS connection to the brokers (look at the setting ca)",
+        }
+        # That all brokers are down follows on any of them and says less.
+        self._trouble = known.get(error.code()) or self._trouble or "none of the brokers can be reached"

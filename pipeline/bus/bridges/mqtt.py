@@ -19,7 +19,7 @@ from ..record import Stored
 from .address import BridgeAddress, Settings, settings_of
 from .failure import BridgeError, Refused, Unreachable, explain
 from .homeassistant import HomeAssistant, Message, OpenQuery, open_query
-from .outbox import Context
+from .target import Context
 from .tls import client_context
 
 __all__ = ["MqttSettings", "MqttTarget"]
@@ -27,6 +27,8 @@ __all__ = ["MqttSettings", "MqttTarget"]
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 20.0  # without an acknowledgement
 _KEEPALIVE = 30
+_IN_FLIGHT = 20  # messages without an acknowledgement, at most; what brokers allow by default
+_PROPERTIES = 1024  # bytes of a message beside topic and payload, at most
 _OPEN_PAGE = 256
 # MQTT 5, section 2.4: topic name invalid, packet too large, payload format invalid. Another event may pass.
 _EVENT_REASONS = {0x90, 0x95, 0x99}
@@ -83,7 +85,10 @@ class MqttTarget:
         self.kinds = () if self._home else settings.kinds
         self.streams = (*settings.stream, "bus") if self._home and settings.stream else settings.stream
         self._client: Any = None
-        self._acknowledged: dict[int, Any] = {}
+        self._pending: dict[int, int] = {}
+        """Places of the messages that nobody has acknowledged yet, by packet number."""
+        self._refusals: dict[int, Any] = {}
+        self._window = _IN_FLIGHT
         self._connack: Any = None
         self._largest: float = float("inf")
         self._lost = ""
@@ -148,6 +153,7 @@ class MqttTarget:
             protocol=paho.MQTTv5 if five else paho.MQTTv311,
             reconnect_on_failure=False,
         )
+        client.max_inflight_messages_set(0)  # counted here, since paho does not ask what the broker allows
         client.connect_timeout = _CONNECT_SECONDS / 2
         client.username_pw_set(address.user, address.password)
         client.will_set(f"{self._prefix}/status", b"offline", qos=1, retain=True)
@@ -155,53 +161,50 @@ class MqttTarget:
             client.tls_set_context(self._tls)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_publish, client.on_message = self._on_publish, self._on_message
-        self._client, self._connack, self._lost, self._acknowledged = client, None, "", {}
+        self._client, self._connack, self._lost = client, None, ""
         try:
             client.connect(address.host, address.port, keepalive=_KEEPALIVE)
         except OSError as error:
             raise Unreachable(explain(error)) from None
+        # Else each small packet waits for the acknowledgement of the one before it, which comes 40 ms later.
+        client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._wait(lambda: self._connack is not None, lambda: 0, _CONNECT_SECONDS)
         if self._connack.is_failure:
             raise Unreachable(f"the broker refuses the connection ({str(self._connack).lower()})")
 
     def _publish(self, messages: Sequence[Message]) -> None:
         """Publish, and wait until the broker has acknowledged all."""
-        numbers: list[int] = []
-        self._acknowledged = {}
-        for message in messages:
-            if len(message.payload) + len(message.topic) + 1024 > self._largest:  # room for properties
-                self._wait_for(numbers, messages)
-                raise Refused("the broker takes no messages of its size", done=_events_in(messages[: len(numbers)]))
-            numbers.append(
-                self._client.publish(
-                    message.topic, message.payload, qos=1, retain=message.retain, properties=self._properties(message)
-                ).mid
+        self._pending, self._refusals = {}, {}
+        for place, message in enumerate(messages):
+            if len(message.payload) + len(message.topic) + _PROPERTIES > self._largest:
+                self._wait_for_pending(0, messages, place)
+                raise Refused("the broker takes no messages of its size", done=_events_in(messages[:place]))
+            self._wait_for_pending(self._window - 1, messages, place)
+            sent = self._client.publish(
+                message.topic, message.payload, qos=1, retain=message.retain, properties=self._properties(message)
             )
-        self._wait_for(numbers, messages)
-        for place, number in enumerate(numbers):
-            reason = self._acknowledged[number]
-            if reason is not None and reason.is_failure:
-                kind = Refused if reason.value in _EVENT_REASONS else Unreachable
-                text = f"the broker does not take the message ({str(reason).lower()})"
-                raise kind(text, done=_events_in(messages[:place]))
+            self._pending[sent.mid] = place
+        self._wait_for_pending(0, messages, len(messages))
+        for place, reason in sorted(self._refusals.items()):
+            kind = Refused if reason.value in _EVENT_REASONS else Unreachable
+            text = f"the broker does not take the message ({str(reason).lower()})"
+            raise kind(text, done=_events_in(messages[:place]))
 
-    def _wait_for(self, numbers: Sequence[int], messages: Sequence[Message]) -> None:
-        def done() -> int:
-            return next((place for place, n in enumerate(numbers) if n not in self._acknowledged), len(numbers))
-
+    def _wait_for_pending(self, most: int, messages: Sequence[Message], sent: int) -> None:
+        """Wait until no more than ``most`` messages lack an acknowledgement; ``sent`` of them were published."""
         try:
-            self._wait(lambda: done() == len(numbers), lambda: len(self._acknowledged), _SILENCE_SECONDS)
+            self._wait(lambda: len(self._pending) <= most, lambda: len(self._pending), _SILENCE_SECONDS)
         except Unreachable as failure:
-            failure.done = _events_in(messages[: done()])
+            failure.done = _events_in(messages[: min([sent, *self._pending.values(), *self._refusals])])
             raise
 
-    def _wait(self, met: Callable[[], bool], progress: Callable[[], int], seconds: float) -> None:
-        """Drive the connection until a condition is met; ``seconds`` count from the last progress."""
-        since, seen = time.monotonic(), progress()
+    def _wait(self, met: Callable[[], bool], left: Callable[[], int], seconds: float) -> None:
+        """Drive the connection until a condition is met; ``seconds`` count from the last time that ``left`` changed."""
+        since, seen = time.monotonic(), left()
         while not met():
             self._loop(0.1)
-            if progress() != seen:
-                since, seen = time.monotonic(), progress()
+            if left() != seen:
+                since, seen = time.monotonic(), left()
             if time.monotonic() - since > seconds or self._context.stop.is_set():
                 raise Unreachable("the broker does not answer")
 
@@ -244,6 +247,7 @@ class MqttTarget:
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._connack = reason
         self._largest = getattr(properties, "MaximumPacketSize", float("inf"))
+        self._window = min(getattr(properties, "ReceiveMaximum", _IN_FLIGHT), _IN_FLIGHT)
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         said = str(reason).lower()
@@ -252,7 +256,9 @@ class MqttTarget:
         )
 
     def _on_publish(self, client: Any, userdata: Any, number: int, reason: Any, properties: Any) -> None:
-        self._acknowledged[number] = reason
+        place = self._pending.pop(number, None)
+        if place is not None and reason is not None and reason.is_failure:
+            self._refusals[place] = reason
 
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
         if self._home and message.retain:

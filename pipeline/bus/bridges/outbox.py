@@ -12,67 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from ..record import Stored
 from ..store import EventStore, StoreError
 from ..store_read import Page, StoreReader
 from .failure import BridgeError, Failure, Refused, Unreachable
+from .target import Context, Target
 
-__all__ = ["Backoff", "Bridge", "BridgeStatus", "Context", "Target"]
+__all__ = ["Backoff", "Bridge", "BridgeStatus", "check_distinct", "close_bridges"]
 
 State = Literal["starting", "delivering", "failing", "closed"]
 _POLL = 1.0  # seconds; the longest that a commit goes unseen if nobody calls `wake`
+_GRACE = 0.2  # seconds beyond the deadline before the connection is cut
+_ABORT = 20.0  # seconds; the look-up of a name or a handshake cannot be cut
 _KEEP = 1.0  # seconds; how often a place is kept while nothing that was passed over had to be sent
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a target may use of the bridge, on the bridge's thread."""
-
-    reader: StoreReader
-    name: str
-    """The same at every start of the same bridge on the same store, another one elsewhere."""
-    stop: threading.Event
-    """Set when waiting is to end at once."""
-    notice: Callable[[str], None]
-
-
-class Target(Protocol):
-    """The other side. All but ``abort`` is called on the bridge's thread; what fails may be opened again."""
-
-    shown: str
-    """Its address without secrets."""
-    kinds: tuple[str, ...]
-    streams: tuple[str, ...]
-    """What to read of the store; empty for all."""
-    batch: int
-    """Events to send at a time, at most."""
-    gather: float
-    """Seconds that an event may wait for others to go with it."""
-    tries: int
-    """How often a batch that is refused is sent before its events are tried one by one, and left out."""
-
-    def wants(self, event: Stored) -> bool:
-        """Whether an event is to be sent."""
-
-    def open(self, context: Context) -> None:
-        """Connect. Raises ``Unreachable``."""
-
-    def send(self, events: Sequence[Stored]) -> None:
-        """Hand over, and return when all are acknowledged. Raises ``Unreachable`` or ``Refused``."""
-
-    def tick(self) -> bool:
-        """Called about every second while there is nothing to send; whether the connection is known to be sound.
-
-        Raises ``Unreachable``.
-        """
-
-    def abort(self) -> None:
-        """Make whatever waits on the network fail now; called from another thread."""
-
-    def close(self) -> None:
-        """Let go of everything. Raises nothing."""
 
 
 @dataclass(frozen=True)
@@ -121,18 +75,25 @@ class Bridge:
     Args:
         target: the other side.
         name: under which its place is kept in the store.
+        warning: something to be told at the start.
         since: where it begins if the store does not know the name: at what comes ``now``, or at the ``oldest`` event.
         backoff: how long it waits after failures.
     """
 
     def __init__(
-        self, target: Target, name: str, *, since: Literal["now", "oldest"] = "now", backoff: Backoff | None = None
+        self,
+        target: Target,
+        name: str,
+        *,
+        warning: str = "",
+        since: Literal["now", "oldest"] = "now",
+        backoff: Backoff | None = None,
     ) -> None:
         """Prepare; nothing is connected before `start`."""
         self.shown = target.shown
         self.name = name
         self._target = target
-        self._since = since
+        self._warning, self._since = warning, since
         self._backoff = backoff or Backoff()
         self._counters = _Counters()
         self._state: State = "starting"
@@ -159,6 +120,8 @@ class Bridge:
             self._position, self._kept_at = kept - 1, time.monotonic()
         else:
             self._keep(store.last_seq if self._since == "now" else 0)
+        if self._warning:
+            self._tell(self._warning)
         self._thread = threading.Thread(target=self._run, name=f"bridge {self.name}", daemon=True)
         self._thread.start()
 
@@ -174,22 +137,27 @@ class Bridge:
             self.shown, self._state, told.reason, told.sent, told.refused, told.lost, told.failures, behind
         )
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Deliver what is in the store, if the other side takes it now, and end; the rest is sent at the next start.
+    def finish(self, timeout: float = 5.0) -> None:
+        """Begin to end, without waiting for it: what is in the store is delivered if the other side takes it now.
 
         Args:
             timeout: seconds after which it ends in any case.
         """
+        if not self._closing.is_set():
+            self._deadline = time.monotonic() + timeout
+            self._closing.set()
+            self._woken.set()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """``finish``, and wait for the end; what is left is sent at the next start. Harmless when repeated."""
+        self.finish(timeout)
         if self._thread is None:
             return
-        self._deadline = time.monotonic() + timeout
-        self._closing.set()
-        self._woken.set()
-        self._thread.join(timeout)
+        self._thread.join(max(self._deadline - time.monotonic(), 0.0) + _GRACE)
         if self._thread.is_alive():
             self._stop.set()
             self._target.abort()
-            self._thread.join(timeout)
+            self._thread.join(_ABORT)
         behind = self.status().behind
         if behind and self._state != "closed":
             self._tell(f"ends; {_events(behind)} still to come will be sent when it starts again.")
@@ -225,7 +193,7 @@ class Bridge:
     def _work(self, reader: StoreReader) -> None:
         """Deliver what there is, or wait for it."""
         if not self._opened:
-            context = Context(reader, f"{self.name} {self._store.path}", self._stop, self._tell)
+            context = Context(reader, f"{self.name} {self._store.path}", self._stop)
             self._opened = True
             self._target.open(context)
         self._woken.clear()
@@ -337,6 +305,14 @@ class Bridge:
 
     def _tell(self, line: str) -> None:
         self._notice(f"bridge {self.shown}: {line}")
+
+
+def close_bridges(bridges: Sequence[Bridge], timeout: float = 5.0) -> None:
+    """Close all at the same time; see ``Bridge.close``. The store must still be open."""
+    for bridge in bridges:
+        bridge.finish(timeout)
+    for bridge in bridges:
+        bridge.close()
 
 
 def check_distinct(bridges: Sequence[Bridge]) -> None:

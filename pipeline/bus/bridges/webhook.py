@@ -28,7 +28,7 @@ from ..protocol import PAGE_EVENTS
 from ..record import Stored
 from .address import BridgeAddress, Settings, settings_of
 from .failure import BridgeError, Refused, Unreachable, explain
-from .outbox import Context
+from .target import Context
 from .tls import client_context
 
 __all__ = ["WebhookSettings", "WebhookTarget", "sign"]
