@@ -6,79 +6,41 @@ loses nothing that was appended, and readers (`store_read.StoreReader`) and the 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
-from .protocol import Header, new_ulid
+from .protocol import Header
 from .record import Record, Stored
+from .store_group import Changes, Names, Open
 from .store_schema import (
+    BUSY_SECONDS,
     EVENT_COLUMNS,
     PAGE_SIZE,
     StoreError,
     StoreFull,
     connect,
+    epoch_after,
     failures,
     first_at,
+    lock_writer,
     transaction,
 )
 
 __all__ = ["EventStore", "StoreError", "StoreFull"]
 
-OPEN_EVENTS = 10_000
+OPEN_EVENTS = 65_536
 """Events that may be open at once; beyond it the oldest count as open no more."""
 MIN_BYTES = 16 << 20
 _BATCH = 256
 _WAL_BYTES = 8 << 20
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-class _Open(NamedTuple):
-    """An open event: the numbers of its first and of its newest revision."""
-
-    first: int
-    seq: int
-
-
-class _Names:
-    """Small numbers for names that come again and again. New ones count only once their transaction is committed."""
-
-    def __init__(self, rows: Iterable[tuple[int, str]]) -> None:
-        self._ids = {name: number for number, name in rows}
-        self._next = max(self._ids.values(), default=0) + 1
-        self.fresh: dict[str, int] = {}
-
-    def __getitem__(self, name: str) -> int:
-        number = self._ids.get(name) or self.fresh.get(name)
-        if number is None:
-            number = self.fresh[name] = self._next + len(self.fresh)
-        return number
-
-    def find(self, name: str) -> int | None:
-        return self._ids.get(name)
-
-    def settle(self, committed: bool) -> None:
-        if self.fresh:
-            if committed:
-                self._ids |= self.fresh
-                self._next += len(self.fresh)
-            self.fresh = {}
-
-
-class _Changes:
-    """What one `append` writes beside the events."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[Any, ...]] = []
-        self.words: list[tuple[int, str]] = []
-        self.open: dict[tuple[int, str], _Open | None] = {}
-        self.streams: dict[str, tuple[int, int, str | None]] = {}
-        self.runs: dict[int, str] = {}
+_LOG_WAIT = 0.05  # seconds to wait for readers to let go of the log
+_LOG_AGAIN = 1.0  # seconds until that is tried again
 
 
 class EventStore:
@@ -119,12 +81,14 @@ class EventStore:
         self._wal_bytes = min(_WAL_BYTES, max_bytes // 8)
         # The log may outgrow its size for a moment, and the file while deletions are written.
         self._file_bytes = max_bytes - 3 * self._wal_bytes
+        self._log = self.path.with_name(self.path.name + "-wal")
+        self._shorten_at = 0.0
         self._synchronous = synchronous
         self._clock = clock
         self._lock = Lock()
         self._lock_fd: int | None = None
         self._connection: sqlite3.Connection | None = None
-        self._open: dict[tuple[int, str], _Open] = {}
+        self._open: dict[tuple[int, str], Open] = {}
 
     def open(self) -> None:
         """Open or make the file and begin a new epoch; numbers go on where they were.
@@ -132,7 +96,7 @@ class EventStore:
         Raises:
             StoreError: the file cannot be used: another bus has it, it is something else, damaged, of a newer version.
         """
-        self._lock_fd = _lock(self.path)
+        self._lock_fd = lock_writer(self.path)
         try:
             self._connection = connect(self.path, synchronous=self._synchronous, wal_bytes=self._wal_bytes)
             with failures(self.path):
@@ -166,9 +130,11 @@ class EventStore:
         with self._lock, failures(self.path):
             db = self._db
             now = max(self._clock(), self._time)
-            changes = _Changes()
-            stored = [self._number(changes, record, now, seq) for seq, record in enumerate(records, self.last_seq + 1)]
+            changes = Changes()
             try:
+                stored = [
+                    self._number(changes, record, now, seq) for seq, record in enumerate(records, self.last_seq + 1)
+                ]
                 with transaction(db):
                     self._write(db, changes, now, runs or {})
             except BaseException:
@@ -214,9 +180,9 @@ class EventStore:
 
     @property
     def crowded(self) -> bool:
-        """Whether `prune` has something to delete for the sake of size; cheap to ask."""
+        """Whether `prune` has something to do for the sake of size; cheap to ask."""
         with self._lock, failures(self.path):
-            return self._too_large()
+            return self._too_large() or self._log_too_long()
 
     def prune(self, seconds: float = float("inf")) -> int:
         """Delete the oldest events beyond the caps on size and age, in small transactions, and give back their room.
@@ -231,6 +197,8 @@ class EventStore:
         deleted = 0
         while True:
             with self._lock, failures(self.path):
+                if self._log_too_long():
+                    self._shorten_log()
                 upto = self._superfluous()
                 if upto >= self.oldest_seq:
                     deleted += upto + 1 - self.oldest_seq
@@ -260,27 +228,27 @@ class EventStore:
         if last:
             self._time = db.execute("SELECT time FROM events WHERE seq = ?", (last,)).fetchone()[0]
         self._streams, self._runs, self._kinds = (
-            _Names(db.execute(f"SELECT id, name FROM {table}")) for table in ("streams", "runs", "kinds")
+            Names(db.execute(f"SELECT id, name FROM {table}")) for table in ("streams", "runs", "kinds")
         )
         self._last_of = dict(db.execute("SELECT name, seq FROM streams"))
         self._live = {number for (number,) in db.execute("SELECT id FROM runs WHERE over = 0")}
         self._open = {
-            (run, name): _Open(event, seq)
+            (run, name): Open(event, seq)
             for seq, event, run, name in db.execute("SELECT seq, event, run, name FROM open ORDER BY seq")
         }
 
     def _begin_epoch(self, db: sqlite3.Connection) -> None:
         newest = db.execute("SELECT name FROM epochs ORDER BY id DESC LIMIT 1").fetchone()
-        self.epoch = _epoch_after(newest[0] if newest else "", self._tag)
+        self.epoch = epoch_after(newest[0] if newest else "", self._tag)
         with transaction(db):
             db.execute("INSERT INTO epochs (name, first) VALUES (?, ?)", (self.epoch, self.last_seq + 1))
 
-    def _number(self, changes: _Changes, record: Record, now: float, seq: int) -> Stored:
+    def _number(self, changes: Changes, record: Record, now: float, seq: int) -> Stored:
         stream, kind, run = record.stream, record.kind, self._runs[record.run]
         key = (run, record.event_id)
         before = changes.open[key] if key in changes.open else self._open.get(key)
         first = before.first if before else seq
-        changes.open[key] = None if record.phase == "end" else _Open(first, seq)
+        changes.open[key] = None if record.phase == "end" else Open(first, seq)
         seen = changes.streams.get(stream)
         prev = seen[0] if seen else self._last_of.get(stream, 0)
         status = record.status if kind == "stream" else None
@@ -292,7 +260,7 @@ class EventStore:
             changes.words.append((seq, text))
         return Stored(stream, kind, Header(self.epoch, seq, prev, record.run, now), record.body)
 
-    def _write(self, db: sqlite3.Connection, changes: _Changes, now: float, runs: Mapping[str, int]) -> None:
+    def _write(self, db: sqlite3.Connection, changes: Changes, now: float, runs: Mapping[str, int]) -> None:
         db.executemany(f"INSERT INTO events ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", changes.events)
         db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", changes.words)
         self._write_open(db, changes)
@@ -313,7 +281,9 @@ class EventStore:
             numbered + [(run, name, 0) for run, name in changes.runs.items() if run not in self._live],
         )
 
-    def _write_open(self, db: sqlite3.Connection, changes: _Changes) -> None:
+    def _write_open(self, db: sqlite3.Connection, changes: Changes) -> None:
+        for key in islice(self._open, max(len(self._open) - OPEN_EVENTS, 0)):
+            changes.open.setdefault(key, None)
         closed = [(self._open[key].seq,) for key in changes.open if key in self._open]
         db.executemany("DELETE FROM open WHERE seq = ?", closed)
         if any(seq < self.oldest_seq for (seq,) in closed):
@@ -325,9 +295,9 @@ class EventStore:
 
     def _settle(self, *, committed: bool) -> None:
         for names in (self._streams, self._runs, self._kinds):
-            names.settle(committed)
+            names.settle(committed=committed)
 
-    def _apply(self, changes: _Changes, now: float) -> None:
+    def _apply(self, changes: Changes, now: float) -> None:
         """Remember what is committed."""
         self._time = now
         self._live.update(changes.runs)
@@ -358,11 +328,7 @@ class EventStore:
 
     def _delete(self, upto: int) -> None:
         db = self._db
-        forgotten = list(self._open)[: max(len(self._open) - OPEN_EVENTS, 0)]
         with transaction(db):
-            gone = [(self._open[key].seq,) for key in forgotten]
-            db.executemany("DELETE FROM open WHERE seq = ?", gone)
-            db.executemany("DELETE FROM kept WHERE seq = ?", gone)
             db.execute(
                 f"INSERT INTO kept ({EVENT_COLUMNS}) SELECT {EVENT_COLUMNS} FROM events "
                 "WHERE seq <= ? AND seq IN (SELECT seq FROM open WHERE seq <= ?)",
@@ -374,8 +340,6 @@ class EventStore:
             )
             db.execute("DELETE FROM events WHERE seq <= ?", (upto,))
             db.execute("UPDATE state SET gone = ?, time = ?", (upto, self._time))
-        for key in forgotten:
-            del self._open[key]
         self.oldest_seq = upto + 1
 
     def _give_back(self) -> bool:
@@ -391,30 +355,19 @@ class EventStore:
             self._db.executescript(f"PRAGMA incremental_vacuum({excess})")
         return excess > 0
 
+    def _log_too_long(self) -> bool:
+        if time.monotonic() < self._shorten_at:
+            return False
+        try:
+            return self._log.stat().st_size > 2 * self._wal_bytes
+        except FileNotFoundError:
+            return False
 
-def _lock(path: Path) -> int:
-    """Take the lock of the one writer. Its file is another one: to close the store's own would drop SQLite's locks."""
-    beside = path.with_name(path.name + ".lock")
-    try:
-        fd = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"cannot open the event store {path}: {error.strerror}.") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise StoreError(f"another bus writes to the event store {path}; end it, or give another path.") from None
-    return fd
-
-
-def _epoch_after(newest: str, tag: str) -> str:
-    """A ULID later than ``newest`` even if the clock went back; it ends in the tag of the store.
-
-    So whoever knows an epoch that is not in the store can still be told apart: one of a copy of it, or of another one.
-    """
-    fresh = new_ulid()
-    moment = fresh[:10]
-    if moment <= newest[:10]:
-        later = sum(_ALPHABET.index(letter) << 5 * place for place, letter in enumerate(reversed(newest[:10]))) + 1
-        moment = "".join(_ALPHABET[later >> shift & 31] for shift in range(45, -1, -5))
-    return moment + fresh[10:-8] + tag
+    def _shorten_log(self) -> None:
+        """Begin the log anew. Readers that follow each other closely keep SQLite from doing so by itself."""
+        db = self._db
+        db.execute(f"PRAGMA busy_timeout={_LOG_WAIT * 1000:.0f}")
+        busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        db.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
+        if busy:
+            self._shorten_at = time.monotonic() + _LOG_AGAIN

@@ -277,7 +277,7 @@ class StoreReader:
         """After which number one has to read who was at ``seq`` in ``epoch``, and whether that is another place.
 
         Epochs are ULIDs, later ones sort behind earlier ones, and all of one store and its copies end in the same
-        tag (`store._epoch_after`).
+        tag (`store_schema.epoch_after`).
         """
         ends = [first - 1 for first, _ in self._epochs[1:]] + [last]
         names = [name for _, name in self._epochs]
@@ -296,7 +296,7 @@ class StoreReader:
 def match_expression(text: str) -> str:
     """Words and phrases as an expression of FTS5, nothing of them syntax; empty where there are no words."""
     clean = text.encode("utf-8", "replace").decode().replace("\0", " ")
-    terms: Sequence[str] = [phrase or word for phrase, word in _QUOTED.findall(clean)]
+    terms = dict.fromkeys(phrase or word for phrase, word in _QUOTED.findall(clean))
     return " AND ".join(f'"{term}"' for term in terms if any(map(str.isalnum, term)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -12,20 +13,25 @@ from ..errors import OnlookerError
 from .protocol import new_ulid
 
 __all__ = [
+    "BUSY_SECONDS",
     "EVENT_COLUMNS",
+    "PAGE_SIZE",
     "StoreError",
     "StoreFull",
     "connect",
     "connect_reader",
+    "epoch_after",
     "failures",
     "first_at",
+    "lock_writer",
     "transaction",
 ]
 
 APPLICATION_ID = 0x6F6E6C6B
 SCHEMA_VERSION = 1
 PAGE_SIZE = 4096
-_BUSY_SECONDS = 2.0
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+BUSY_SECONDS = 2.0
 EVENT_COLUMNS = "seq, time, prev, event, run, stream, kind, text, body"
 
 # `event` is the seq of the event's first revision that the store saw: the same for all its revisions.
@@ -126,7 +132,7 @@ def connect(path: Path, *, synchronous: str, wal_bytes: int) -> sqlite3.Connecti
     except OSError as error:
         raise StoreError(f"cannot open the event store {path}: {error.strerror}.") from None
     with failures(path):
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
         try:
             for setting in (
                 f"page_size={PAGE_SIZE}",
@@ -159,9 +165,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise StoreError(f"there is no event store at {path}.")
     with failures(path):
-        db = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_SECONDS
-        )
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             if _check(db, path):
                 raise StoreError(f"the event store {path} is empty: no bus has written to it yet.")
@@ -227,3 +231,31 @@ def first_at(db: sqlite3.Connection, oldest: int, last: int, time: float) -> int
         else:
             high = middle
     return low
+
+
+def lock_writer(path: Path) -> int:
+    """Take the lock of the one writer. Its file is another one: to close the store's own would drop SQLite's locks."""
+    beside = path.with_name(path.name + ".lock")
+    try:
+        fd = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"cannot open the event store {path}: {error.strerror}.") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise StoreError(f"another bus writes to the event store {path}; end it, or give another path.") from None
+    return fd
+
+
+def epoch_after(newest: str, tag: str) -> str:
+    """A ULID later than ``newest`` even if the clock went back; it ends in the tag of the store.
+
+    So whoever knows an epoch that is not in the store can still be told apart: one of a copy of it, or of another one.
+    """
+    fresh = new_ulid()
+    moment = fresh[:10]
+    if moment <= newest[:10]:
+        later = sum(_ALPHABET.index(letter) << 5 * place for place, letter in enumerate(reversed(newest[:10]))) + 1
+        moment = "".join(_ALPHABET[later >> shift & 31] for shift in range(45, -1, -5))
+    return moment + fresh[10:-8] + tag

@@ -303,6 +303,15 @@ def test_the_events_of_a_run_that_ended_are_open_no_more(store, reader):
     assert ids(reader.open_events(streams=["cam1"]).stored) == ["cam1/0/caption/0/1"]
 
 
+def test_events_that_never_end_are_forgotten_in_the_end(store, reader, monkeypatch):
+    monkeypatch.setattr("onlooker.pipeline.bus.store.OPEN_EVENTS", 3)
+    store.append([caption(n, phase="new") for n in range(6)])
+    store.append([caption(1, phase="update", rev=1)])
+    store.append([caption(7)])
+    assert ids(reader.open_events().stored) == ["cam1/0/caption/4/0", "cam1/0/caption/5/0", "cam1/0/caption/1/1"]
+    assert len(store._open) == 3
+
+
 def test_two_runs_may_tell_the_same_event_id(store, reader):
     store.append([caption(0, phase="new"), caption(0, phase="new", run="01OTHER")])
     store.append([caption(0, rev=1)])

@@ -86,6 +86,30 @@ def test_the_cap_holds_behind_a_bus_that_publishes_as_fast_as_it_can(path):
     check_whole(path)
 
 
+def test_a_log_that_readers_kept_long_is_begun_anew(path):
+    store = EventStore(path, max_bytes=4 * CAP)
+    store.open()
+    group = _captions(256)
+    log = path.with_name("events.db-wal")
+    store.append(group)
+    with closing(StoreReader(path)) as reader:
+        with reader._view():
+            while not store.crowded:
+                store.append(group)
+            assert log.stat().st_size > CAP / 2
+            store.prune()  # the reader has its state of the store for as long as it wants
+            assert log.stat().st_size > CAP / 2 and reader._db.execute("SELECT max(seq) FROM events").fetchone() == (
+                256,
+            )
+            assert not store.crowded  # tried again later
+        store._shorten_at = 0.0
+        assert store.crowded
+        store.prune()
+        assert log.stat().st_size == 0 and not store.crowded
+        assert reader.page(store.last_seq - 1).last == store.last_seq
+    store.close()
+
+
 def test_a_smaller_cap_makes_the_file_smaller(path):
     store = EventStore(path)
     store.open()

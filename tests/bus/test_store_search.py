@@ -99,6 +99,7 @@ def test_what_was_said_is_found_by_its_own_words(tmp_path_factory, words):
 
 def test_long_texts(shared):
     assert shared.search("red " * 16_000) != []
+    assert shared.search(" ".join(f"word{n}" for n in range(2_000))) == []
     assert shared.search('"' + "red " * 16_000 + '"') == []
     assert shared.search("x" * 65_536) == []
     assert match_expression('say "a b" c') == '"say" AND "a b" AND "c"'
