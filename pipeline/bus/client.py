@@ -60,7 +60,7 @@ class BusClient:
         self._ids = itertools.count(1)
         self._context: zmq.Context[Any] = zmq.Context()
         try:
-            self._line = Line(self._context, zmq.DEALER, requests, used)
+            self._line = Line(self._context, zmq.DEALER, requests, used, bus=address)
         except BaseException:
             self._context.term()
             raise

@@ -80,18 +80,27 @@ class Line:
     The connection is made again for ever by libzmq, except where the bus refuses the key.
     """
 
-    def __init__(self, context: zmq.Context[Any], kind: int, address: str, keys: ClientKeys | None) -> None:
+    def __init__(
+        self, context: zmq.Context[Any], kind: int, address: str, keys: ClientKeys | None, *, bus: str
+    ) -> None:
         """Begin to connect.
+
+        Args:
+            context: where the socket lives.
+            kind: ``zmq.SUB`` or ``zmq.DEALER``.
+            address: of the bus's socket.
+            keys: for a bus with keys.
+            bus: the address by which the user knows the bus, for messages.
 
         Raises:
             OnlookerError: the address cannot be one.
         """
-        self._address, self._keys = address, keys
+        self._bus, self._keys = bus, keys
         self.socket: zmq.Socket[Any] = context.socket(kind)
         self.connected = False
         self._ever = False
         self._failures = 0
-        self._configure()
+        self._configure(ipv6="[" in address)
         self.monitor = self.socket.get_monitor_socket(_WATCHED)
         try:
             self.socket.connect(address)
@@ -99,13 +108,13 @@ class Line:
             self.close()
             raise BusUnreachable(f"cannot connect to {address}: {str(error.strerror).lower()}.") from None
 
-    def _configure(self) -> None:
+    def _configure(self, *, ipv6: bool) -> None:
         socket = self.socket
         socket.linger, socket.immediate = 0, 1  # requests go to a bus that is there, or wait with us
         socket.rcvhwm, socket.sndhwm, socket.maxmsgsize = HIGH_WATER, 16, PAGE_BYTES
         socket.heartbeat_ivl, socket.heartbeat_timeout = _PING, _DEAD
         socket.reconnect_ivl, socket.reconnect_ivl_max = _RECONNECT
-        socket.tcp_keepalive, socket.ipv6 = 1, "[" in self._address
+        socket.tcp_keepalive, socket.ipv6 = 1, ipv6
         if self._keys is not None:
             self._keys.apply(socket)
 
@@ -127,7 +136,7 @@ class Line:
                     self._failures, change = 0, "connected"
                 case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                     raise KeyRefused(
-                        f"the bus at {self._address} refuses this key; its owner has to put your NAME.key "
+                        f"the bus at {self._bus} refuses this key; its owner has to put your NAME.key "
                         "into the folder of allowed keys."
                     )
                 case zmq.EVENT_DISCONNECTED:
@@ -136,7 +145,7 @@ class Line:
                     self._failures += 1
                     # A bus that ends or starts may hang up as well, but not time after time.
                     if self._failures >= _FAILURES and not self._ever:
-                        raise _bad_handshake(self._address, self._keys)
+                        raise _bad_handshake(self._bus, self._keys)
 
     def send(self, frame: bytes) -> bool:
         """Send one frame; False if there is nobody to send it to."""

@@ -99,7 +99,7 @@ class Receiver:
         self._context: zmq.Context[Any] = zmq.Context()
         try:
             for kind, where in ((zmq.SUB, addresses.events), (zmq.DEALER, addresses.requests)):
-                self._lines.append(Line(self._context, kind, where, used))
+                self._lines.append(Line(self._context, kind, where, used, bus=address))
         except BaseException:
             self._shut()
             raise

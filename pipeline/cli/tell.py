@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "tell",
         help="commands to pipelines: look for something, watch a camera, say what is there now",
-        description="Give a command to the pipelines behind a bus. The bus must allow it: to a key of the role control, "
+        description="Give a command to the pipelines behind a bus. It must allow that: by the role control of a key, "
         "or, without keys, by --commands.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
