@@ -17,20 +17,22 @@ class BridgeError(OnlookerError):
 class Failure(Exception):
     """Not all events of a batch arrived. The reason holds no secret."""
 
-    def __init__(self, reason: str, *, done: int = 0) -> None:
-        """Remember why, and how many events from the front of the batch the other side has acknowledged."""
+    def __init__(self, reason: str, *, done: int = 0, after: float = 0.0) -> None:
+        """Remember what happened.
+
+        Args:
+            reason: why, in a few words.
+            done: how many events from the front of the batch the other side has acknowledged.
+            after: seconds that the other side wants to be left alone.
+        """
         super().__init__(reason)
         self.reason = reason
         self.done = done
+        self.after = after
 
 
 class Unreachable(Failure):
     """The other side is not there, too busy or not set up: any event would fail now. To be tried again for ever."""
-
-    def __init__(self, reason: str, *, done: int = 0, after: float = 0.0) -> None:
-        """See ``Failure``; ``after``: seconds that the other side wants to be left alone."""
-        super().__init__(reason, done=done)
-        self.after = after
 
 
 class Refused(Failure):

@@ -28,6 +28,8 @@ _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 20.0  # without an acknowledgement
 _KEEPALIVE = 30
 _IN_FLIGHT = 20  # messages without an acknowledgement, at most; what brokers allow by default
+_COMPARE_SECONDS = 10.0  # between two looks at what the store holds for open, as after the death of a pipeline
+_STATES = ("caption", "query")
 _PROPERTIES = 1024  # bytes of a message beside topic and payload, at most
 _OPEN_PAGE = 256
 # MQTT 5, section 2.4: topic name invalid, packet too large, payload format invalid. Another event may pass.
@@ -81,9 +83,9 @@ class MqttTarget:
         self._prefix = address.path.strip("/") or "onlooker"
         self._home = None if settings.discovery == "off" else HomeAssistant(self._prefix, settings.discovery)
         self.shown = f"{address.shown}/{self._prefix}"
-        # States follow from all phases and kinds, whatever events are asked for; alarms tell of lost pipelines.
-        self.kinds = () if self._home else settings.kinds
-        self.streams = (*settings.stream, "bus") if self._home and settings.stream else settings.stream
+        # States follow from all captions and queries, whatever events are asked for.
+        self.kinds = tuple({*settings.kinds, *_STATES}) if self._home and settings.kinds else settings.kinds
+        self.streams = settings.stream
         self._client: Any = None
         self._pending: dict[int, int] = {}
         """Places of the messages that nobody has acknowledged yet, by packet number."""
@@ -95,9 +97,7 @@ class MqttTarget:
 
     def wants(self, event: Stored) -> bool:
         """See ``Target.wants``."""
-        mine = not self._settings.stream or event.stream in self._settings.stream
-        concerns_states = event.kind in ("stream", "alarm") or (mine and event.kind in ("caption", "query"))
-        return (self._home is not None and concerns_states) or self._settings.admits(event)
+        return (self._home is not None and event.kind in _STATES) or self._settings.admits(event)
 
     def open(self, context: Context) -> None:
         """Connect, say that the bridge is online, and set the states. See ``Target.open``."""
@@ -106,6 +106,7 @@ class MqttTarget:
         messages = [Message(f"{self._prefix}/status", b"online", True)]
         if self._home:
             messages += self._home.connected(self._open_queries())
+            self._compared = time.monotonic()
             self._client.subscribe(self._home.query_states, qos=1)
         self._publish(messages)
 
@@ -116,13 +117,17 @@ class MqttTarget:
             if self._settings.admits(event):
                 told.append(Message(f"{self._prefix}/{event.stream}/{event.kind}", event.body, event=event))
             told += self._home.of(event) if self._home else []
-        if self._home and any(event.kind in ("stream", "alarm") for event in events):
-            told += self._home.only(self._open_queries())
         self._publish(told)
 
     def tick(self) -> bool:
-        """Answer pings, take what the broker kept. See ``Target.tick``."""
+        """Answer pings, take what the broker kept, and look for queries that are over without an event to tell it.
+
+        See ``Target.tick``.
+        """
         self._loop(0.0)
+        if self._home and time.monotonic() - self._compared > _COMPARE_SECONDS:
+            self._compared = time.monotonic()
+            self._publish(self._home.only(self._open_queries()))
         return True
 
     def abort(self) -> None:

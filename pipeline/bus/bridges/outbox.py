@@ -174,7 +174,7 @@ class Bridge:
                 try:
                     reader = reader or StoreReader(self._store.path)
                     self._work(reader)
-                except Unreachable as failure:
+                except Failure as failure:
                     self._back_off(failure.reason, failure.after)
                 except StoreError as error:
                     self._back_off(str(error))
