@@ -18,6 +18,8 @@ __all__ = ["Page", "Position", "Snapshot", "StoreError", "StoreReader", "StreamS
 
 SCAN_EVENTS = 20_000
 """Events that one page looks at, so that a page of a rare kind in a long store takes no longer than others."""
+SEARCH_EVENTS = 20_000
+"""Matching events among which search chooses the best, the newest ones: words may be in every event of a long store."""
 _QUOTED = re.compile(r'"([^"]*)"|([^\s"]+)')
 
 
@@ -197,7 +199,8 @@ class StoreReader:
     ) -> list[Stored]:
         """Events whose words match, best first by BM25, newest first where equal.
 
-        Of an event with several revisions that match, the newest comes.
+        Of an event with several revisions that match, the newest comes. Where very many match, these are the best among
+        the `SEARCH_EVENTS` newest.
 
         Args:
             text: words, all of which must occur; ``"..."`` for a phrase. Nothing else is syntax.
@@ -214,12 +217,12 @@ class StoreReader:
             where, values = self._filter(streams, kinds)
             rows = self._db.execute(
                 "WITH found AS MATERIALIZED ("
-                "SELECT words.rowid AS seq, words.rank AS score FROM words "
-                "WHERE words MATCH ? AND words.rowid >= ? AND words.rowid < ?) "
+                "SELECT seq, event, words.rank AS score FROM words JOIN events ON seq = words.rowid "
+                f"WHERE words MATCH ? AND words.rowid >= ? AND words.rowid < ?{where} "
+                "ORDER BY words.rowid DESC LIMIT ?) "
                 # Beside max() SQLite takes the other columns from the same row: the score is that of the newest.
-                "SELECT max(found.seq) AS newest, score FROM found JOIN events ON events.seq = found.seq "
-                f"WHERE 1{where} GROUP BY event ORDER BY score, newest DESC LIMIT ?",
-                (query, first, end, *values, limit),
+                "SELECT max(seq) AS newest, score FROM found GROUP BY event ORDER BY score, newest DESC LIMIT ?",
+                (query, first, end, *values, SEARCH_EVENTS, limit),
             )
             return [self._stored(self._row(seq)) for seq, _ in rows.fetchall()]
 

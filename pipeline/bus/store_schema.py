@@ -58,9 +58,8 @@ CREATE TABLE cursors (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID
 CREATE TABLE state (gone INTEGER NOT NULL, time REAL NOT NULL, tag TEXT NOT NULL);
 """
 
-# Out of room, or of quota: SQLite tells ENOSPC as FULL and the likes of EDQUOT as one of the others.
-_FULL = {
-    sqlite3.SQLITE_FULL,
+# SQLite tells ENOSPC as FULL, and EDQUOT and EFBIG, like a disk that fails, as one of these.
+_NOT_WRITTEN = {
     sqlite3.SQLITE_IOERR_WRITE,
     sqlite3.SQLITE_IOERR_SHMSIZE,
     sqlite3.SQLITE_IOERR_TRUNCATE,
@@ -87,11 +86,18 @@ def failures(path: Path) -> Iterator[None]:
 
 def _in_words(path: Path, error: sqlite3.Error) -> StoreError:
     code = getattr(error, "sqlite_errorcode", None) or 0
-    if code in _FULL:
-        return StoreFull(f"no room on the disk for the event store {path}; free some, or give a smaller size to keep.")
+    if code in _NOT_WRITTEN:
+        return StoreFull(
+            f"no room for the event store {path}: the disk or a quota is full, or the disk fails ({error}); "
+            "free some, or give a smaller size to keep."
+        )
     if "Could not decode" in str(error):  # text that is no text; the only error of Python's own without a code
         return _damaged(path, "broken text")
     match code & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return StoreFull(
+                f"no room on the disk for the event store {path}; free some, or give a smaller size to keep."
+            )
         case sqlite3.SQLITE_NOTADB:
             return _no_store(path)
         case sqlite3.SQLITE_CORRUPT:

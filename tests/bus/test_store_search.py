@@ -126,6 +126,13 @@ def test_the_best_come_first_and_of_equals_the_newest(store, reader):
     assert numbers(reader.search("dog")) == [4, 2, 1]
 
 
+def test_of_very_many_the_newest_are_looked_at(store, reader, monkeypatch):
+    store.append([caption(0, "dog dog dog"), caption(1, "a dog"), caption(2, "a cat"), caption(3, "a dog")])
+    assert numbers(reader.search("dog", limit=1)) == [1]
+    monkeypatch.setattr("onlooker.pipeline.bus.store_read.SEARCH_EVENTS", 2)
+    assert numbers(reader.search("dog")) == [4, 2]
+
+
 def test_search_in_times_streams_and_kinds(store, reader):
     store.append([caption(0), news("stalled", message="red light: the truck is silent")])
     store.now = 200.0
