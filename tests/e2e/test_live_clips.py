@@ -30,6 +30,8 @@ from tests.videos import frame_number, write_video
 from .live_runs import LiveRun, check_stream
 from .number_reader import reader_graph
 
+RATE = 10
+
 
 class ClipRun(LiveRun):
     """A run whose events get clips."""
@@ -48,9 +50,9 @@ class ClipRun(LiveRun):
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 s, each frame with its number, a key frame each second."""
+    """100 s, each frame with its number, a key frame each second."""
     path = tmp_path_factory.mktemp("video") / "numbers.mp4"
-    return write_video(path, 1000, gop=25, codec_options={"bf": "0"})
+    return write_video(path, 1000, rate=RATE, gop=RATE, codec_options={"bf": "0"})
 
 
 def told(event: Event) -> set[int]:
@@ -78,11 +80,13 @@ def with_clips(events: list[Event]) -> list[Event]:
 
 def check_clip(folder: Path, event: Event) -> None:
     """It begins at a key frame before the event, shows all of it, and little more; the picture is of the event."""
-    numbers, about = shown(folder, event), told(event)
+    numbers, about, picture = shown(folder, event), told(event), pictured(folder, event)
     assert about <= set(numbers), (about, numbers)
-    assert numbers[0] % 25 == 0 and min(about) - numbers[0] < 25
-    assert numbers[-1] - max(about) <= 25 + 15, "a second behind it, as far as that had been seen"
-    assert min(about) <= pictured(folder, event) <= max(about) + 5
+    if max(about) - min(about) > 500:  # the camera began its file anew
+        about, picture = {n + 1000 * (n < 500) for n in about}, picture + 1000 * (picture < 500)
+    assert numbers[0] % RATE == 0 and min(about) - numbers[0] < RATE
+    assert numbers[-1] - max(about) <= 3 * RATE, "a second behind it, as far as that had been seen"
+    assert min(about) <= picture <= max(about) + RATE
     side = event.data.side
     assert side is not None and side.clip_start is not None and side.clip_start <= event.t_start + 1e-6
 
@@ -120,7 +124,7 @@ def test_events_before_and_after_a_reconnect_have_clips_of_what_they_tell(
         wait_until(lambda: held() == before)
 
 
-@pytest.mark.parametrize("options", [{"codec": "h265"}, {"protocol": "http-mjpeg", "fps": 10}])
+@pytest.mark.parametrize("options", [{"codec": "h265"}, {"protocol": "http-mjpeg"}])
 def test_other_kinds_of_cameras(video: Path, tmp_path: Path, options: dict[str, object]) -> None:
     camera = SimulatedCamera(video, **options)
     with camera, ClipRun(reader_graph(record=60.0), {"door": camera.url}, tmp_path) as run:
@@ -131,7 +135,7 @@ def test_other_kinds_of_cameras(video: Path, tmp_path: Path, options: dict[str, 
 
 
 def test_a_file_in_real_time_and_one_at_full_speed_have_clips_to_their_last_event(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.mp4", 100, gop=25)
+    path = write_video(tmp_path / "clip.mp4", 40, rate=RATE, gop=RATE)
     for use in ("live", "decode"):
         folder = tmp_path / use
         graph = reader_graph(use, **({"record": 60.0} if use == "live" else {}))
@@ -146,7 +150,7 @@ def test_a_file_in_real_time_and_one_at_full_speed_have_clips_to_their_last_even
 
 
 def test_the_canonical_log_is_the_same_with_and_without_clips(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.mp4", 100, gop=25)
+    path = write_video(tmp_path / "clip.mp4", 40, rate=RATE, gop=RATE)
     logs = []
     for clips in (None, ClipSettings(tmp_path / "clips")):
         session = Session(reader_graph("decode"), LocalRunner, [SourceSpec(str(path), "clip")], [], clips=clips)
@@ -189,7 +193,7 @@ def test_what_is_not_compressed_is_told_once_and_goes_without(tmp_path: Path) ->
 
 
 def test_a_full_disk_is_told_once_and_the_run_goes_on(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.mp4", 100, gop=25)
+    path = write_video(tmp_path / "clip.mp4", 40, rate=RATE, gop=RATE)
     folder = tmp_path / "clips"
     with small_files(500), ClipRun(reader_graph("decode"), {"clip": str(path)}, folder) as run:
         run.join()
