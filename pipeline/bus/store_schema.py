@@ -88,7 +88,7 @@ def _in_words(path: Path, error: sqlite3.Error) -> StoreError:
     code = getattr(error, "sqlite_errorcode", None) or 0
     if code in _NOT_WRITTEN:
         return StoreFull(
-            f"no room for the event store {path}: the disk or a quota is full, or the disk fails ({error}); "
+            f"no room on the disk for the event store {path}, or a quota is reached, or the disk fails ({error}); "
             "free some, or give a smaller size to keep."
         )
     if "Could not decode" in str(error):  # text that is no text; the only error of Python's own without a code
