@@ -57,6 +57,11 @@ def _events(body: bytes) -> list[dict[str, Any]]:
     return given if isinstance(given, list) else [given]
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients are killed here; that is no news."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     log, behaviour = Path(), Path()
@@ -98,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def main(log: str, behaviour: str, tls: str | None = None) -> None:
     _Handler.log, _Handler.behaviour = Path(log), Path(behaviour)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server = _Server(("127.0.0.1", 0), _Handler)
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tls)

@@ -117,7 +117,7 @@ class Bridge:
         self._store, self._notice = store, notice
         kept = store.cursor(self._cursor)
         if kept:
-            self._position, self._kept_at = kept - 1, time.monotonic()
+            self._position, self._kept_at = min(kept - 1, store.last_seq), time.monotonic()
         else:
             self._keep(store.last_seq if self._since == "now" else 0)
         if self._warning:
