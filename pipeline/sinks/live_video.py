@@ -94,7 +94,7 @@ class LiveVideoSink(StreamFileSink):
                 self._in_epoch = True
                 self._shape = self._shape or (packet.pixels.shape[0], packet.pixels.shape[1])
                 self._tell_gap(t)
-            self._waiting.append((t, packet.pixels))
+            self._waiting.append((t, packet.pixels.copy()))  # it may be a view of a buffer that holds more
             self._held += packet.pixels.nbytes
             self._seen_until = max(self._seen_until, t)
         while self._held > _MOST_HELD:
