@@ -35,6 +35,7 @@ def watch(
     overrides: Sequence[str] = (),
     pace: Literal["fast", "realtime"] = "fast",
     clips: str | PathLike[str] | None = None,
+    stay: bool = False,
     secrets: str | PathLike[str] | None = None,
 ) -> Watch:
     """Watch a video or cameras and yield events as they become known.
@@ -54,6 +55,7 @@ def watch(
         pace: ``realtime`` reads a file as if it were a camera.
         clips: folder for a video and a picture of each caption and query event that ends; ``event.data.side`` names
             them as ``clip`` and ``key_frame``. The oldest give way when all are larger than 2 GB.
+        stay: go on until interrupted when no live source is left; ``source`` may be empty, cameras come by ``add``.
         secrets: file for ``${secret:NAME}`` in the source and the graph.
 
     Returns:
@@ -78,7 +80,7 @@ def watch(
         pretrained=pretrained,
         queries=queries,
         overrides=overrides,
-        live=pace == "realtime" or any(map(is_live, uris)),
+        live=pace == "realtime" or stay or any(map(is_live, uris)),
         record=CLIP_SECONDS if clips is not None else 0.0,
         secrets=known,
     )
@@ -87,7 +89,7 @@ def watch(
         [spec] = specs
         specs = [source_spec(spec.uri, stream)]
     chosen = None if clips is None else ClipSettings(clips)
-    return Watch(Session(plan.graph, runner_factory(runner, address), specs, [], clips=chosen), known)
+    return Watch(Session(plan.graph, runner_factory(runner, address), specs, [], clips=chosen, stay=stay), known)
 
 
 class Watch(Iterator[Event]):
@@ -121,7 +123,8 @@ class Watch(Iterator[Event]):
         """Watch one more live source while the run goes on; from any thread. Returns the name of the stream.
 
         Raises:
-            UsageError: there is such a stream, the run is over, or its runner or graph cannot take more.
+            UsageError: there is such a stream, the run is over, or it reads files.
+            OnlookerError: the address or a secret in it cannot be read.
         """
         spec = source_spec(self._secrets.resolve(source, "the source"), stream)
         self._session.add(spec)

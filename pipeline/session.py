@@ -29,8 +29,8 @@ _GOOD_ENDS = {"complete", "removed"}
 class Runner(Protocol):
     """What a session needs of a runner."""
 
-    def run(self, specs: list[SourceSpec]) -> Iterator[Batch]:
-        """Yield the batches of all streams, each stream's in order."""
+    def run(self, specs: list[SourceSpec], *, stay: bool = False) -> Iterator[Batch]:
+        """Yield the batches of all streams, each stream's in order; with ``stay`` go on when none is left."""
 
     def interrupt(self) -> None:
         """End all streams soon."""
@@ -65,6 +65,7 @@ class Session:
         on_failure: Callable[[str], None] | None = None,
         *,
         clips: ClipSettings | None = None,
+        stay: bool = False,
     ) -> None:
         """Put the parts together; nothing runs yet.
 
@@ -77,12 +78,18 @@ class Session:
             on_notice: called with what the user should know though it changes nothing, one line each.
             on_failure: called at once with why one of several streams could not begin, one line each.
             clips: which events get clips; None for none.
+            stay: of live streams there may be none, or none any more; the run goes on until it is interrupted.
+
+        Raises:
+            UsageError: ``stay`` for a graph that reads files.
         """
+        if stay and not graph.live:
+            raise UsageError(f"graph {graph.name!r} reads files; only live sources can be added while it runs.")
         self._edges = {sink: [e for port in sink.ports for e in graph.edges_named(port)] for sink in sinks}
         self._runner = make_runner(graph, frozenset(e for edges in self._edges.values() for e in edges))
         self._event_edges = graph.event_edges
         self._controls = graph.controls
-        self._specs = specs
+        self._specs, self._stay = specs, stay
         self._sinks = list(sinks)
         self._on_progress, self._on_notice, self._on_failure = on_progress, on_notice, on_failure
         self._clips = None if clips is None else Clips(clips, graph, self._runner.clip, self._notice)
@@ -138,7 +145,8 @@ class Session:
         """Watch one more live stream while the run goes on; from any thread.
 
         Raises:
-            UsageError: there is such a stream, the run is over, or its runner or graph cannot take more.
+            UsageError: there is such a stream, the run is over, or it reads files.
+            OnlookerError: the address cannot be read.
         """
         with self._adding:
             known = self._streams.get(spec.stream)
@@ -148,7 +156,7 @@ class Session:
             self._streams = {**before, spec.stream: StreamLog(spec.uri)}  # replaced, since it may be read meanwhile
             try:
                 self._runner.add(spec)
-            except OnlookerError:
+            except BaseException:
                 self._streams = before
                 raise
 
@@ -177,7 +185,7 @@ class Session:
                 opened.append(sink)
             if self._clips is not None:
                 self._clips.open()
-            for batch in self._runner.run(self._specs):
+            for batch in self._runner.run(self._specs, stay=self._stay):
                 for event in self._after_clips(batch):
                     yield self._tell(event)
                 if self._on_progress is not None:
@@ -225,7 +233,7 @@ class Session:
             OnlookerError: the only source cannot be opened; of several, its stream ends.
         """
         stream = self._streams[batch.stream]
-        if batch.failure is not None and len(self._streams) == 1:
+        if batch.failure is not None and len(self._streams) == 1 and not self._stay:
             raise batch.failure
         if batch.info is not None:
             stream.begin(batch.info, opened=batch.failure is None)

@@ -127,6 +127,7 @@ class StreamLog:
     def ended(self, end: End) -> Event:
         """The last event of the stream; of a live one with its counters."""
         self.end = end
+        self._walls.clear()
         if not self.live:
             self._rev = 1
             return self._event("end", end.t, t_end=end.t, status="ended", reason=end.reason, message=end.message)

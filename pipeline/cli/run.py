@@ -78,7 +78,10 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="realtime: read a file as if it were a camera, at the pace of its clock (default: %(default)s)",
     )
     add_secrets_option(what)
-    outputs = parser.add_argument_group("outputs")
+    outputs = parser.add_argument_group(
+        "outputs",
+        "Those that tell of one source take {stream} in their names where there are several: a file for each.",
+    )
     outputs.add_argument("--events", metavar="F.jsonl", help="events, one JSON object per line; - is standard output")
     outputs.add_argument(
         "--canonical", action="store_true", help="leave clocks and speed out of --events: same video, same bytes"
@@ -87,7 +90,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     outputs.add_argument("--srt", metavar="F.srt", help="the same as SubRip")
     outputs.add_argument("--activitynet", metavar="F.json", help="captions as JSON for `onlooker eval dense-captions`")
     outputs.add_argument("--report", metavar="F.html", help="one self-contained page: timeline, key frames, curves")
-    outputs.add_argument("--video", metavar="F.mp4", help="the video with captions and queries drawn in")
+    outputs.add_argument(
+        "--video",
+        metavar="F.mp4",
+        help="the video, or what was sampled of a camera, with captions and queries drawn in",
+    )
     outputs.add_argument("--clips", metavar="DIR", help="a video and a picture of each event; --events names them")
     outputs.add_argument(
         "--clip-of",

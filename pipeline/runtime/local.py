@@ -68,13 +68,13 @@ class LocalRunner:
         self._feeds: dict[str, _Feed] = {}
         """The streams that have not ended; under the lock, as are the two below."""
         self._stages_opening = len(graph.stages)
-        self._running = False
+        self._running = self._stay = False
         self._queues: list[queue.Queue[Batch | _Failure]] = []
         self._interrupted = False
         self._controls: queue.SimpleQueue[Control] = queue.SimpleQueue()
 
-    def run(self, specs: list[SourceSpec]) -> Iterator[Batch]:
-        """Run to the end of all streams and yield what leaves the last stage.
+    def run(self, specs: list[SourceSpec], *, stay: bool = False) -> Iterator[Batch]:
+        """Run to the end of all streams, or with ``stay`` until interrupted, and yield what leaves the last stage.
 
         Raises:
             Exception: whatever a source or an operator raised, in the caller's thread.
@@ -89,7 +89,7 @@ class LocalRunner:
             for i, stage in enumerate(stages)
         ]
         with self._lock:
-            self._running = True
+            self._running, self._stay = True, stay
             self._feeds = {spec.stream: feed for spec, feed in zip(specs, feeds, strict=True)}
         if self._interrupted:
             self.interrupt()
@@ -165,8 +165,11 @@ class LocalRunner:
 
     def _results(self) -> Iterator[Batch]:
         """What leaves the last stage, and for each of it the credit for the next."""
-        while self._running:
-            item = self._queues[-1].get()
+        while self._goes_on():
+            try:
+                item = self._queues[-1].get(timeout=_POLL)
+            except queue.Empty:
+                continue
             if isinstance(item, _Failure):
                 raise item.error
             feed = self._feeds.get(item.stream)
@@ -176,10 +179,14 @@ class LocalRunner:
                 self._end(item.stream)
             yield item
 
+    def _goes_on(self) -> bool:
+        with self._lock:
+            self._running = bool(self._feeds) or (self._stay and not self._interrupted)
+            return self._running
+
     def _end(self, stream: str) -> None:
         with self._lock:
             feed = self._feeds.pop(stream, None)
-            self._running = bool(self._feeds)
         if feed is not None:
             feed.thread.join(timeout=10)
 

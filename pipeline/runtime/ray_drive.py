@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -87,17 +88,18 @@ class Drive:
         self._runtime_env = None if private else {"env_vars": worker_environment(graph.runtime.threads)}
         self._private = private
         self._placement = StageSpec()
+        self._stay = False
         self._feeds: list[_Feed] = []
         self._chain = Chain([])
         self._window = 0
         self._opening: list[Any] = []
         """References of what the stages' ``open`` returns; empty once all have come."""
 
-    def start(self, specs: list[SourceSpec], placement: StageSpec) -> None:
+    def start(self, specs: list[SourceSpec], placement: StageSpec, *, stay: bool = False) -> None:
         """Start all actors; sources begin to read while the models load."""
-        self._placement = placement
+        self._placement, self._stay = placement, stay
         runtime = self._graph.runtime
-        self._requests.begin(spec.stream for spec in specs)
+        self._requests.begin((spec.stream for spec in specs), stay=stay)
         for spec in specs:
             self._open(spec, placement)
         stages = []
@@ -123,7 +125,10 @@ class Drive:
         while True:
             yield from self._serve()
             if not (waiting := self._waiting()):
-                return
+                if not self._stay or self._requests.interrupted.is_set():
+                    return
+                time.sleep(_POLL)
+                continue
             ready, _ = ray.wait(list(waiting), timeout=_POLL, fetch_local=False)
             for reference in ready:
                 feed = waiting[reference]

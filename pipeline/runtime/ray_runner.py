@@ -75,8 +75,8 @@ class RayRunner:
         """Let a stream go that has ended. See ``Runner.release``."""
         self._requests.released.append(stream)
 
-    def run(self, specs: list[SourceSpec]) -> Iterator[Batch]:
-        """Run to the end of all streams and yield what leaves the last stage.
+    def run(self, specs: list[SourceSpec], *, stay: bool = False) -> Iterator[Batch]:
+        """Run to the end of all streams, or with ``stay`` until interrupted, and yield what leaves the last stage.
 
         Raises:
             UsageError: the cluster cannot be joined, or has no room for the actors.
@@ -95,7 +95,7 @@ class RayRunner:
             check_room(cpus, gpus, free=False)
             drive = Drive(self._graph, self._sinks, self._requests, private=private)
             try:
-                drive.start(specs, source_placement(self._graph))
+                drive.start(specs, source_placement(self._graph), stay=stay)
                 yield from drive.batches()
                 drive.close()
             finally:

@@ -63,11 +63,12 @@ class Requests:
         """Names of streams that have ended and are asked for nothing more."""
         self._lock = threading.Lock()
         self._open: set[str] = set()
+        self._running = self._stay = False
 
-    def begin(self, streams: Iterable[str]) -> None:
-        """The run begins with these streams."""
+    def begin(self, streams: Iterable[str], *, stay: bool = False) -> None:
+        """The run begins with these streams, and ends with the last of them unless it is to ``stay``."""
         with self._lock:
-            self._open = set(streams)
+            self._open, self._stay, self._running = set(streams), stay, True
 
     def add(self, graph: Graph, spec: SourceSpec) -> None:
         """Ask for one more stream.
@@ -76,7 +77,7 @@ class Requests:
             UsageError: see ``check_addition``.
         """
         with self._lock:
-            check_addition(graph, spec.stream, self._open, over=not self._open or self.interrupted.is_set())
+            check_addition(graph, spec.stream, self._open, over=not self._running or self.interrupted.is_set())
             self._open.add(spec.stream)
             self.changes.append(spec)
 
@@ -87,11 +88,12 @@ class Requests:
                 self.changes.append(stream)
 
     def ended(self, stream: str) -> None:
-        """A stream is over, so that its name is free; after the last one none can be added."""
+        """A stream is over, so that its name is free."""
         with self._lock:
             self._open.discard(stream)
+            self._running = bool(self._open) or self._stay
 
     def close(self) -> None:
         """The run is over."""
         with self._lock:
-            self._open.clear()
+            self._running = False

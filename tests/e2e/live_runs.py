@@ -50,12 +50,20 @@ class LiveRun:
         sources: dict[str, str],
         runner: Callable[..., Runner] = LocalRunner,
         sinks: Sequence[Sink] = (),
+        *,
+        stay: bool = False,
     ) -> None:
         specs = [SourceSpec(uri, name) for name, uri in sources.items()]
         self.notices: list[str] = []
         self.failures: list[str] = []
         self.session = Session(
-            graph, runner, specs, list(sinks), on_notice=self.notices.append, on_failure=self.failures.append
+            graph,
+            runner,
+            specs,
+            list(sinks),
+            on_notice=self.notices.append,
+            on_failure=self.failures.append,
+            stay=stay,
         )
         self.events: list[Event] = []
         self.came: list[float] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -184,3 +185,30 @@ def test_cluster_that_does_not_answer_is_refused_without_asking_ray(address: str
 def test_ray_client_address_is_refused() -> None:
     with pytest.raises(UsageError, match="Ray Client is not supported"), ray_instance("ray://h:1", cpus=1, threads=1):
         pass
+
+
+def test_a_stream_added_to_a_private_instance_finds_room_though_its_source_reserves_a_cpu() -> None:
+    """Whose CPUs are what the actors reserved at the start: nothing is free for one more."""
+    program = """
+        import dataclasses
+        from onlooker.pipeline.config import StageSpec
+        from onlooker.pipeline.runtime.batch import SourceSpec
+        from tests.e2e.live_runs import live_graph
+
+        pattern = "lavfi:testsrc2=size=64x48:rate=25"
+        graph = live_graph()
+        graph = dataclasses.replace(graph, placement={**graph.placement, "decode": StageSpec(num_cpus=1)})
+        run = Session(graph, RayRunner, [SourceSpec(pattern, "one")], [])
+        added = False
+        for event in run.events():
+            if event.kind == "caption" and not added:
+                run.add(SourceSpec(pattern, "two"))
+                added = True
+            if event.kind == "caption" and event.data.stream == "two":
+                run.interrupt()
+        print(json.dumps({name: end.reason for name, end in run.ends.items()}))
+    """
+    done = start(program)
+    out, err = done.communicate(timeout=300)
+    assert done.returncode == 0, err
+    assert json.loads(out) == {"one": "interrupted", "two": "interrupted"}

@@ -79,6 +79,29 @@ def test_a_stream_may_be_removed_before_it_ran_and_then_be_added_again(runner: t
     check_stream(run, "one")
 
 
+def test_a_run_may_stay_while_nothing_is_watched(runner: type[Runner]) -> None:
+    with LiveRun(live_graph(source={"policy": "block"}), {}, runner, stay=True) as run:
+        run.until(lambda: _added(run, "bad", CAMERA))
+        run.until(lambda: run.statuses("bad") == ["ended"])
+        for number in (1, 2):
+            run.session.add(SourceSpec(f"{PATTERN}:duration=1", "one"))
+            run.until(lambda: len([e for e in run.states("one") if e.phase == "end"]) == number)  # noqa: B023
+        run.session.interrupt()
+        run.join()
+    assert run.error is None and len(run.captions("one")) >= 2
+    with pytest.raises(UsageError, match="the run is over"):
+        run.session.add(SourceSpec(PATTERN, "late"))
+
+
+def _added(run: LiveRun, stream: str, uri: str) -> bool:
+    """Whether a run takes a stream already: at first it still begins."""
+    try:
+        run.session.add(SourceSpec(uri, stream))
+    except UsageError:
+        return False
+    return True
+
+
 def test_a_file_cannot_be_joined_by_another_stream(runner: type[Runner]) -> None:
     session = Session(counter_graph(), runner, specs("a"), [])
     told = []
