@@ -117,6 +117,7 @@ class Inbox:
         self._heard = ""
         self._beat: float | None = None
         self._question: Question | None = None
+        self._after = 0
         self._until: int | None = None
         self._asked = 0
 
@@ -268,6 +269,7 @@ class Inbox:
 
     def _ask(self, op: str, members: Mapping[str, Any]) -> None:
         self._asked += 1
+        self._after = self._position.seq if self._position else 0
         self._until = members.get("until")
         self._question = Question(str(self._asked), dumps({"v": VERSION, "id": str(self._asked), "op": op, **members}))
 
@@ -283,8 +285,8 @@ class Inbox:
             if event.header.seq is not None and event.header.seq > before:
                 self._give(event)
         wanted = last if self._until is None else min(self._until, last)
-        if upto <= before < wanted:
-            raise ProtocolError(f"the bus gives nothing after {before}, though it says that it has {wanted}")
+        if upto <= self._after < wanted and not members["reset"]:
+            raise ProtocolError(f"the bus gives nothing after {self._after}, though it says that it has {wanted}")
         self._position = Position(max(upto, before), epoch)
         self._from, self._unsure = None, False
         # Held may be words of a bus that is no more, or of one that has started since and will make itself heard again.

@@ -32,8 +32,8 @@ def start(since: Since) -> Position | Mapping[str, Any] | None:
         return {"oldest": True}
     if isinstance(since, str) and since.isascii() and since.isdigit():
         since = int(since)
-    if isinstance(since, int) and not isinstance(since, bool):
-        if not 0 <= since < 1 << 53:
+    if isinstance(since, int):
+        if isinstance(since, bool) or not 0 <= since < 1 << 53:
             raise UsageError(f"no number of an event: {since}.")
         return Position(since, None)
     return {"time": moment(since)}

@@ -100,7 +100,7 @@ def _words(event: Any) -> str:
         case "query":
             return f"{data.query!r}" + ("" if data.score is None else f" (score {data.score:.2f})")
         case "stream":
-            return data.status + "".join(f", {more}" for more in (data.message or data.reason,) if more)
+            return ", ".join(str(part) for part in (data.status, data.message or data.reason) if part)
         case "alarm":
             return f"{data.code}: {data.message}"
     return words(event)

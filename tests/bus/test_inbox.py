@@ -141,7 +141,9 @@ ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("publish"), st.sampled_from(STREAMS)),
         st.tuples(st.just("lose"), st.sampled_from(STREAMS)),
-        st.tuples(st.sampled_from(["twice", "heartbeat", "lost heartbeat", "restart", "reconnect", "answer", "delay"])),
+        st.tuples(
+            st.sampled_from(["twice", "heartbeat", "lost heartbeat", "restart", "reconnect", "answer", "delay", "late"])
+        ),
     ),
     max_size=60,
 )
@@ -170,9 +172,9 @@ def play(actions: list[tuple[str, ...]], inbox: Inbox, bus: Bus, one: str | None
             inbox.connected()
         elif action == "answer" and (question := inbox.question()):
             inbox.reply(bus.answer(question.frame))
-        elif action == "delay" and (question := inbox.question()):  # an answer that comes much later, and twice
+        elif action == "delay" and (question := inbox.question()):
             late.append(bus.answer(question.frame))
-        if late and action == "publish":
+        elif action == "late" and late:  # an answer that took its time, and comes twice
             answer = late.pop()
             inbox.reply(answer)
             inbox.reply(answer)
@@ -378,3 +380,22 @@ def test_positions_survive_as_tokens() -> None:
     for wrong in ("", "5", "a/b", "a/-1", "a/²"):
         with pytest.raises(ValueError, match="no position"):
             Position.parse(wrong)
+
+
+def test_an_answer_that_live_events_have_overtaken_does_no_harm() -> None:
+    bus, inbox = Bus(page=2), Inbox(None)
+    settle(inbox, bus)
+    sent = [bus.publish("cam1") for _ in range(5)]
+    inbox.live(bus.heartbeat())
+    for _ in range(2):
+        question = inbox.question()
+        assert question is not None
+        answer = bus.answer(question.frame)
+        if inbox.ready:
+            for frames in sent[2:]:
+                inbox.live(frames)
+            bus.publish("cam1")
+        inbox.reply(answer)
+    inbox.live(bus.heartbeat())
+    settle(inbox, bus)
+    assert numbers(inbox) == [1, 2, 3, 4, 5, 6]
