@@ -4,7 +4,10 @@
 
 Every variant gets the same number of updates on videos made of train photographs, from the embedded captioner, which
 has never seen a time token, or with `--start dense` from the embedded dense captioner, which was trained as shipped;
-it is scored on videos made of test photographs, decoded as the paper evaluates, greedily. Each finished run is a line
+it is scored on videos made of test photographs, decoded as the paper evaluates, greedily. By default videos are cut
+out of longer ones: at every decoding point the last scene goes on, as in a stream. Where videos are whole the last
+scene ends with the video, which is an event at the last point and none at the others, and nothing that the model sees
+tells these apart. Each finished run is a line
 of `--runs`, and a run that stands there is not made again: stop and go on as you like. The table is made of what is
 there.
 """
@@ -102,7 +105,8 @@ def one_run(
     told = decoded(trained, captioner, streams)
     with Meteor() as meteor:
         scores = score(streams, told, meteor)
-    run = {"variant": name, "start": start, "seed": recipe.seed, "steps": recipe.steps}
+    run = {"variant": name, "start": start, "cut_share": recipe.scenes.cut_share, "seed": recipe.seed}
+    run["steps"] = recipe.steps
     return run | {"minutes": minutes, "scores": scores}
 
 
@@ -119,10 +123,12 @@ def decoded(model: DenseCaptioner, captioner: Captioner, streams: list[SceneStre
     return told
 
 
-def read_runs(path: Path, start: str, steps: int) -> list[dict[str, Any]]:
-    """The runs of that start and number of steps that were finished."""
+def read_runs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The runs that were finished of those that the options ask for."""
+    path: Path = arguments.runs
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [run for run in map(json.loads, lines) if (run["start"], run["steps"]) == (start, steps)]
+    wanted = {name: getattr(arguments, name) for name in ("start", "cut_share", "steps")}
+    return [run for run in map(json.loads, lines) if wanted.items() <= run.items()]
 
 
 def main() -> None:
@@ -132,6 +138,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="token cache")
     parser.add_argument("--runs", type=Path, required=True, help="JSON lines of finished runs; appended to")
     parser.add_argument("--start", choices=("captioner", "dense"), default="captioner")
+    parser.add_argument("--cut-share", type=float, default=1.0, help="videos cut out of longer ones, see SceneRecipe")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--videos", type=int, default=2, help="per step")
     parser.add_argument("--seeds", type=int, default=3)
@@ -141,9 +148,8 @@ def main() -> None:
     parser.add_argument("--out", help="also write the table to this Markdown file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    base = DenseTinyRecipe(
-        steps=arguments.steps, videos=arguments.videos, rate=3e-4, average=0.99, scenes=SceneRecipe()
-    )
+    scenes = SceneRecipe(cut_share=arguments.cut_share)
+    base = DenseTinyRecipe(steps=arguments.steps, videos=arguments.videos, rate=3e-4, average=0.99, scenes=scenes)
     base = replace(base, warmup_steps=arguments.steps // 8)
     variants = recipes(base)
     wanted = arguments.only or list(variants)
@@ -155,7 +161,7 @@ def main() -> None:
         videos = SceneVideos(Split.open(data, arguments.cache, None, "train"), captioner.vocabulary, base.scenes)
         photographs = Split.open(data, arguments.cache, None, "test")
         streams = draw_streams(photographs, captioner.vocabulary, arguments.test_videos, base.scenes)
-        done = {(run["variant"], run["seed"]) for run in read_runs(arguments.runs, arguments.start, arguments.steps)}
+        done = {(run["variant"], run["seed"]) for run in read_runs(arguments)}
         todo = [(n, s) for s in range(arguments.seeds) for n in wanted if (n, s) not in done]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as bar:
@@ -166,7 +172,7 @@ def main() -> None:
                 run = one_run(name, arguments.start, recipe, captioner, videos, streams, lambda: bar.advance(task))
                 with arguments.runs.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(run) + "\n")
-    report(read_runs(arguments.runs, arguments.start, arguments.steps), list(variants), arguments)
+    report(read_runs(arguments), list(variants), arguments)
 
 
 def report(runs: list[dict[str, Any]], order: list[str], arguments: argparse.Namespace) -> None:
@@ -175,17 +181,23 @@ def report(runs: list[dict[str, Any]], order: list[str], arguments: argparse.Nam
     for name in order:
         own = [run["scores"] for run in runs if run["variant"] == name]
         if own:
-            rows.append([name, len(own), *(_mean([100 * scores[metric] for scores in own]) for metric in SHOWN)])
+            means = [_mean([100 * scores[metric] for scores in own]) for metric in SHOWN]
+            rows.append([name, len(own), *means, _mean([scores["captions per event"] for scores in own])])
     minutes = [run["minutes"] for run in runs]
     origin = {"captioner": "the embedded captioner", "dense": "the embedded dense captioner"}[arguments.start]
     note = (
         f"\n\nMean and standard deviation over the seeds, scores times 100 by the reference's protocol. Each run: "
-        f"{arguments.steps} updates of {arguments.videos} videos of 32 frames from {origin}, at most "
+        f"{arguments.steps} updates of {arguments.videos} videos of 32 frames from {origin}, "
+        f"{arguments.cut_share:.0%} of them cut out of longer ones, at most "
         f"{max(minutes, default=0.0):.1f} minutes on one core; scored on {arguments.test_videos} videos of test "
         f"photographs. Command: `python benchmarks/dense_ablation.py --start {arguments.start} "
-        f"--steps {arguments.steps}`."
+        f"--cut-share {arguments.cut_share:g} --steps {arguments.steps}`."
     )
-    publish("Ablations of dense captioning", table(["variant", "seeds", *SHOWN], rows) + note, arguments.out)
+    publish(
+        "Ablations of dense captioning",
+        table(["variant", "seeds", *SHOWN, "captions per event"], rows) + note,
+        arguments.out,
+    )
 
 
 def _mean(values: list[float]) -> str:
