@@ -7,10 +7,12 @@ bridge has one thread and one reader of the store, so the bus never waits for it
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +25,7 @@ from .target import Context, Target
 __all__ = ["Backoff", "Bridge", "BridgeStatus", "check_distinct", "close_bridges"]
 
 State = Literal["starting", "delivering", "failing", "closed"]
+_log = logging.getLogger(__name__)
 _POLL = 1.0  # seconds; the longest that a commit goes unseen if nobody calls `wake`
 _GRACE = 0.2  # seconds beyond the deadline before the connection is cut
 _ABORT = 20.0  # seconds; the look-up of a name or a handshake cannot be cut
@@ -102,6 +105,8 @@ class Bridge:
         self._opened = False
         self._failed = self._refusals = 0
         self._told_refusal = ""
+        self._again: int | None = None
+        """Where the batch ended that has to be sent again: another attempt is at the same events."""
         self._thread: threading.Thread | None = None
 
     def start(self, store: EventStore, notice: Callable[[str], None] = lambda line: None) -> None:
@@ -179,6 +184,7 @@ class Bridge:
                 except StoreError as error:
                     self._back_off(str(error))
                 except Exception as error:  # a fault of ours must not end what is promised to go on for ever
+                    _log.debug("bridge %s", self.shown, exc_info=True)
                     self._back_off(f"an internal error ({type(error).__name__})")
         finally:
             self._close_target()
@@ -198,14 +204,18 @@ class Bridge:
             self._target.open(context)
         self._woken.clear()
         page = self._page(reader)
-        if page.stored and len(page.stored) < self._target.batch and self._target.gather:
-            if page.upto >= page.last:
-                self._closing.wait(self._target.gather)
+        if self._again is not None and not page.stored:  # deleted in the meantime, and with it perhaps what follows
+            self._again = None
+            page = self._page(reader)
+        if page.stored and page.upto >= page.last and len(page.stored) < self._target.batch and self._target.gather:
+            self._closing.wait(self._target.gather)
             page = self._page(reader)
         self._count_lost(page)
         wanted = [event for event in page.stored if self._target.wants(event)]
+        self._again = page.upto if wanted else None
         if wanted and self._deliver(wanted):
             self._succeeded()
+        self._again = None
         if page.upto > self._position:
             self._position = page.upto
             if time.monotonic() - self._kept_at > _KEEP:
@@ -217,7 +227,9 @@ class Bridge:
 
     def _page(self, reader: StoreReader) -> Page:
         target = self._target
-        return reader.page(self._position, kinds=target.kinds, streams=target.streams, limit=target.batch)
+        return reader.page(
+            self._position, until=self._again, kinds=target.kinds, streams=target.streams, limit=target.batch
+        )
 
     def _deliver(self, events: Sequence[Stored]) -> bool:
         """Send until all are acknowledged or left out; whether any was acknowledged.
@@ -304,7 +316,8 @@ class Bridge:
             self._target.close()
 
     def _tell(self, line: str) -> None:
-        self._notice(f"bridge {self.shown}: {line}")
+        with suppress(Exception):  # nobody to tell it to, as where standard error is closed, ends no bridge
+            self._notice(f"bridge {self.shown}: {line}")
 
 
 def close_bridges(bridges: Sequence[Bridge], timeout: float = 5.0) -> None:
