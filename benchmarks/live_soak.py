@@ -50,6 +50,12 @@ def parse() -> argparse.Namespace:
     number: dict[str, Any] = {"type": float, "metavar": "S"}
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="run this scenario; repeatable")
     parser.add_argument("--light", action="store_true", help="a probe instead of the models: for a busy machine")
+    parser.add_argument(
+        "--runner",
+        choices=["local", "ray"],
+        default="local",
+        help="engine of kills, faults and clock (default: %(default)s)",
+    )
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="kills of a camera (default: %(default)s)")
     parser.add_argument("--down", **number, default=1.0, help="a killed camera stays away (default: %(default)s)")
     parser.add_argument("--cap", **number, default=4.0, help="longest wait between attempts (default: %(default)s)")
@@ -90,7 +96,10 @@ def main() -> int:
     for name, (found, _) in results.items():
         parts.append(f"## {name}: {word(found.held)}\n\nRule: {found.rule}.\n\n{table(found.header, found.rows)}")
     nodes = "a probe alone" if args.light else "the graph `live` with tower, captions and a query, and a probe"
-    parts.append(f"Frames pass {nodes}; in `slow` a probe alone. Cameras are processes of `onlooker simulate-camera`.")
+    parts.append(
+        f"Runner: {args.runner}. Frames pass {nodes}; in `slow` a probe alone, on the local runner. "
+        "Cameras are processes of `onlooker simulate-camera`."
+    )
     publish("Live sources under faults", "\n\n".join(parts), args.out)
     return 0 if all(found.held for found, _ in results.values()) else 1
 

@@ -34,7 +34,8 @@ class Soak:
         """Watch cameras through the chosen graph, with a short back-off."""
         waits = {"backoff_cap": self.args.cap, "refused_wait": self.args.cap}
         samples = {"fps": 10.0} if self.args.light else {}
-        return Watched(soak_graph(light=self.args.light, **{**samples, **waits, **source}), cameras)
+        graph = soak_graph(light=self.args.light, **{**samples, **waits, **source})
+        return Watched(graph, cameras, self.args.runner)
 
     @property
     def allowed(self) -> float:

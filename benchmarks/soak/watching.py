@@ -21,9 +21,9 @@ import psutil
 from onlooker.operators.contract import Config, Inputs, Operator, Outputs, Port
 from onlooker.operators.events import Event, make_event
 from onlooker.operators.packets import Events, Packet
+from onlooker.pipeline.assemble import runner_factory
 from onlooker.pipeline.graph import Graph, Node, load_graph
 from onlooker.pipeline.runtime.batch import SourceSpec
-from onlooker.pipeline.runtime.local import LocalRunner
 from onlooker.pipeline.session import Session
 
 PATIENCE = 180.0
@@ -148,9 +148,10 @@ class NotSeenError(Exception):
 class Watched:
     """A session of cameras in a thread; what it tells, as it comes."""
 
-    def __init__(self, graph: Graph, cameras: dict[str, str]) -> None:
+    def __init__(self, graph: Graph, cameras: dict[str, str], runner: str = "local") -> None:
         """Begin to watch."""
-        self.session = Session(graph, LocalRunner, [SourceSpec(url, name) for name, url in cameras.items()], [])
+        specs = [SourceSpec(url, name) for name, url in cameras.items()]
+        self.session = Session(graph, runner_factory(runner), specs, [])
         self.frames: defaultdict[str, list[Seen]] = defaultdict(list)
         self.states: defaultdict[str, list[Told]] = defaultdict(list)
         self.error: BaseException | None = None
