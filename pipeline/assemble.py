@@ -59,6 +59,7 @@ def make_plan(
     overrides: Iterable[str] = (),
     live: bool = False,
     record: float = 0.0,
+    commands: bool = False,
     secrets: Secrets | None = None,
 ) -> Plan:
     """Load a graph and fit it to the wishes of the user.
@@ -73,6 +74,7 @@ def make_plan(
         live: the sources are live. ``file`` then is the graph ``live``; in any other graph the source ``live`` takes
             the place of the file decoder.
         record: seconds that live sources keep for clips, where the graph says nothing about it.
+        commands: queries may be added while it runs, so the node for them stays though there are none.
         secrets: where ``${env:NAME}`` and ``${secret:NAME}`` of the graph are looked up.
 
     Raises:
@@ -99,7 +101,7 @@ def make_plan(
         raise UsageError(f"graph {plan.graph.name!r} looks at a whole file; it cannot watch a live source.")
     if live and graph != "live":
         plan.notices.append(f"graph {plan.graph.name!r} reads a live source: its source node is `live`, not `decode`.")
-    _drop_idle(plan)
+    _drop_idle(plan, keep_queries=commands)
     if not plan.graph.event_edges:
         raise UsageError("nothing to do: the graph has no captions and no query; add --query TEXT.")
     return plan
@@ -113,9 +115,11 @@ def _paper_form(graph: str) -> str:
     return paper
 
 
-def _drop_idle(plan: Plan) -> None:
+def _drop_idle(plan: Plan, *, keep_queries: bool) -> None:
     """Take out nodes that have nothing to say: no queries asked, no caption decoder for this tower."""
     idle = [n.name for n in plan.graph.nodes if n.use == "query_localizer" and not getattr(n.config, "queries", ())]
+    if keep_queries:
+        idle = []
     towers = {n.name: str(getattr(n.config, "model", "")) for n in plan.graph.nodes if n.use == "clip_tower"}
     foreign = next((m for m in towers.values() if m != EMBEDDED_MODEL), None)
     decoders = [

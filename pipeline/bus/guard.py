@@ -23,7 +23,9 @@ from .keys import ServerKeys
 __all__ = ["Guard", "sender_key"]
 
 _SUBSCRIPTIONS = 65_536
+_LONGEST_TOPIC = 200
 _TOPIC_BYTES = 4 << 20
+_AT_ONCE = 256
 _CHECK_EVERY = 1.0
 _IDLE_BYTES = 4096
 """Bytes that may come in between two checks without being a message: pings and their answers."""
@@ -118,8 +120,8 @@ class Guard:
                 found.shutdown(plain.SHUT_RDWR)
 
     def read_subscriptions(self) -> None:
-        """Read what has come in at the XPUB and count it, at most some thousand messages a call."""
-        for _ in range(4096):
+        """Read what has come in at the XPUB and count it, at most some hundred messages a call."""
+        for _ in range(_AT_ONCE):
             try:
                 frame = self.socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
@@ -128,7 +130,7 @@ class Guard:
             if connection is None:  # from a connection that is gone, or libzmq tidying up after one
                 continue
             data = frame.bytes
-            if frame.more or data[:1] not in (b"\0", b"\1"):
+            if frame.more or data[:1] not in (b"\0", b"\1") or len(data) > _LONGEST_TOPIC + 1:
                 self.end_sender(frame)
             elif data[0]:
                 self._subscribed(connection, data[1:])
@@ -141,7 +143,9 @@ class Guard:
             self._note_connections()  # it came before its message
         connection = self._connections.get(fd)
         if connection is not None:
-            connection.heard, connection.key = True, sender_key(frame)
+            connection.heard = True
+            if self._keys is not None and connection.key is None:
+                connection.key = sender_key(frame)
         return connection
 
     def _subscribed(self, connection: _Connection, topic: bytes) -> None:

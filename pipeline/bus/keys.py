@@ -130,7 +130,8 @@ class AllowList:
     def access(self, public: bytes) -> Access | None:
         """What the owner of this key (Z85) may do; None if it is not let in."""
         with self._lock:
-            if time.monotonic() - self._looked >= _LOOK_EVERY:
+            # A client that is refused does not try again by itself, so one that has just been allowed must get in.
+            if public not in self._keys or time.monotonic() - self._looked >= _LOOK_EVERY:
                 self._refresh()
             return self._keys.get(public)
 
@@ -215,12 +216,14 @@ def _write(path: Path, text: str, mode: int) -> None:
 def _members(path: Path, *, private: bool) -> dict[str, str]:
     try:
         with path.open("rb") as file:
-            if private and os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise KeysError(f"other users of this computer can get at {str(path)!r}; run chmod 600 on it.")
             text = file.read(_LARGEST).decode("utf-8", "replace")
+            shared = os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise KeysError(
             f"cannot read the key {str(path)!r}: {reason}; make one with `onlooker keys new NAME`."
         ) from None
-    return dict(_MEMBER.findall(re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)))
+    members = dict(_MEMBER.findall(re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)))
+    if private and shared and "secret-key" in members:
+        raise KeysError(f"other users of this computer can get at {str(path)!r}; run chmod 600 on it.")
+    return members

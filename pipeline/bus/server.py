@@ -41,7 +41,7 @@ from .zap import Doorkeeper
 __all__ = ["BusServer"]
 
 _ALARM_RUN = "bus"
-_SUBSCRIPTION = 256  # bytes in a frame that a subscriber sends
+_HANDSHAKE = 1024  # bytes in a frame that a subscriber sends; the largest are those of CURVE's handshake
 _MESSAGES = 1000  # subscriptions of a client that wait for us
 _REQUESTS = 64  # requests of a client that wait for us, of 64 KiB each at most
 _PAGES = 4  # replies that wait for a client, of 4 MiB each at most
@@ -125,7 +125,7 @@ class BusServer:
     def _open(self, context: zmq.Context[Any], made: ExitStack) -> None:
         """Open the sockets and start their threads; what is to be closed goes to ``made``."""
         events = self._bind(
-            context, zmq.XPUB, self.addresses.events, largest=_SUBSCRIPTION, send=self._high_water, receive=_MESSAGES
+            context, zmq.XPUB, self.addresses.events, largest=_HANDSHAKE, send=self._high_water, receive=_MESSAGES
         )
         made.callback(events.close)
         requests = self._bind(

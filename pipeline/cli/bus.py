@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ..bus.protocol import DEFAULT_ADDRESS
 from ..secrets import Secrets
 from .argv import forget_hidden_sources, hide_in_process_list
 from .bus_options import add_bus_options, bridges, event_store, server_keys
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-_DEFAULT = "tcp://127.0.0.1:5571"
 _LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
 _EXAMPLES = """\
@@ -44,7 +44,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
     )
-    parser.add_argument("address", metavar="ADDRESS", nargs="?", default=_DEFAULT, help="default: %(default)s")
+    parser.add_argument("address", metavar="ADDRESS", nargs="?", default=DEFAULT_ADDRESS, help="default: %(default)s")
     add_bus_options(parser)
     add_secrets_option(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing but what is wrong")

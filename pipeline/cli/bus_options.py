@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bus.protocol import DEFAULT_ADDRESS
 from ..errors import UsageError
 from ..secrets import Secrets
 
@@ -14,8 +17,19 @@ if TYPE_CHECKING:
     from ..bus.bridges import Bridge
     from ..bus.keys import ClientKeys, ServerKeys
     from ..bus.store import EventStore
+    from ..commands import SessionCommands
+    from ..session import Session
+    from ..sinks.base import Sink
 
-__all__ = ["add_bus_options", "bridges", "client_keys", "event_store", "server_keys"]
+__all__ = [
+    "Publishing",
+    "add_bus_options",
+    "add_publish_options",
+    "bridges",
+    "client_keys",
+    "event_store",
+    "server_keys",
+]
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -67,6 +81,94 @@ def add_bus_options(group: Any) -> None:
         help="carry events on to mqtt://, https:// or kafka://; repeatable",
     )
     group.add_argument("--bridges", dest="bridges_file", metavar="F.yaml", type=Path, help="bridges from a file")
+
+
+def add_publish_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `onlooker run` needs to publish its events."""
+    group = parser.add_argument_group("publishing", "see also `onlooker subscribe`, `onlooker bus` and `onlooker keys`")
+    group.add_argument(
+        "--publish",
+        metavar="ADDRESS",
+        help=f"keep events and serve them to subscribers on this address, such as {DEFAULT_ADDRESS}",
+    )
+    group.add_argument("--bus", metavar="ADDRESS", help="hand events over to the `onlooker bus` on this address")
+    add_bus_options(group)
+    group.add_argument("--server-key", metavar="F.key", type=Path, help="with --bus: the public key of the bus")
+
+
+class Publishing:
+    """What a run publishes through; nothing where no option asks for it."""
+
+    def __init__(self, args: argparse.Namespace, secrets: Secrets, notice: Callable[[str], None]) -> None:
+        """Check the options.
+
+        Raises:
+            UsageError: they do not go together, or the address needs keys.
+            KeysError: a key cannot be used.
+            BridgeError: a bridge makes no sense.
+            SecretsError: a secret cannot be had.
+        """
+        self.sinks: list[Sink] = []
+        self._commands: SessionCommands | None = None
+        _check_together(args)
+        if args.publish is None and args.bus is None:
+            return
+        from ..commands import SessionCommands
+
+        if args.bus is not None:
+            from ..bus.handover import Handover
+            from ..sinks.bus import HandoverSink
+
+            self._commands = SessionCommands(secrets)
+            handover = Handover(args.bus, keys=client_keys(args), commands=self._commands, notice=notice)
+            self.sinks.append(HandoverSink(handover, notice))
+            return
+        from ..bus.server import BusServer
+        from ..sinks.bus import BusSink
+
+        keys = server_keys(args)
+        if keys is not None or args.commands:
+            self._commands = SessionCommands(secrets)
+        server = BusServer(
+            args.publish,
+            event_store(args),
+            keys=keys,
+            commands=self._commands or False,
+            bridges=bridges(args, secrets),
+            notice=notice,
+        )
+        self.sinks.append(BusSink(server, notice))
+
+    @property
+    def takes_commands(self) -> bool:
+        """Whether commands may come."""
+        return self._commands is not None
+
+    @contextmanager
+    def commanding(self, session: Session) -> Iterator[None]:
+        """Commands that come reach the session in this block."""
+        if self._commands is None:
+            yield
+            return
+        self._commands.attach(session)
+        try:
+            yield
+        finally:
+            self._commands.close()
+
+
+def _check_together(args: argparse.Namespace) -> None:
+    if args.publish is not None and args.bus is not None:
+        raise UsageError("--publish serves events itself and --bus hands them over; choose one.")
+    of_a_bus = ("store", "keep", "keep_for", "allow", "commands", "bridges", "bridges_file")
+    given = next((name for name in of_a_bus if getattr(args, name)), None)
+    if given is not None and args.publish is None:
+        option = {"bridges_file": "bridges", "bridges": "bridge"}.get(given, given).replace("_", "-")
+        raise UsageError(f"--{option} belongs to --publish ADDRESS, or to `onlooker bus`.")
+    if args.server_key is not None and args.bus is None:
+        raise UsageError("--server-key belongs to --bus ADDRESS.")
+    if args.keys is not None and args.publish is None and args.bus is None:
+        raise UsageError("--keys belongs to --publish ADDRESS or --bus ADDRESS.")
 
 
 def bridges(args: argparse.Namespace, secrets: Secrets) -> list[Bridge]:

@@ -14,6 +14,7 @@ from ..clips import CLIP_KINDS, CLIP_SECONDS
 from ..secrets import Secrets
 from ..session import Session
 from .argv import forget_hidden_sources, hide_in_process_list
+from .bus_options import Publishing, add_publish_options
 from .display import Display, make_display
 from .outputs import make_clips, make_sinks
 
@@ -108,6 +109,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         default="2GB",
         help="delete the oldest clips when all of them are larger (default: %(default)s)",
     )
+    add_publish_options(parser)
     how = parser.add_argument_group("how to run")
     how.add_argument("--runner", choices=["ray", "local"], default="ray", help="engine (default: %(default)s)")
     how.add_argument("--address", metavar="RAY", help="join this Ray cluster instead of starting one here")
@@ -125,7 +127,7 @@ def add_secrets_option(parser: Any) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
-    hide_in_process_list(args.sources, Secrets(args.secrets))
+    hide_in_process_list([*args.sources, *args.bridges], Secrets(args.secrets))
     return watch(args.sources, args)
 
 
@@ -138,6 +140,8 @@ def watch(sources: Sequence[str], args: argparse.Namespace) -> int:
     """Run the graph over the sources, or over its own cameras, as the options say; returns the exit code."""
     secrets = Secrets(args.secrets)
     sources = [secrets.resolve(source, "the source") for source in sources]
+    display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
+    publishing = Publishing(args, secrets, display.warn)
     forget_hidden_sources()
     clips = make_clips(args)
     plan = make_plan(
@@ -148,14 +152,14 @@ def watch(sources: Sequence[str], args: argparse.Namespace) -> int:
         overrides=args.overrides,
         live=args.pace == "realtime" or any(map(is_live, sources)),
         record=CLIP_SECONDS if clips else 0.0,
+        commands=publishing.takes_commands,
         secrets=secrets,
     )
     specs = source_specs(sources) if sources else camera_specs(plan.graph)
-    sinks = make_sinks(args, specs, plan.graph)
-    display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
+    sinks = make_sinks(args, specs, plan.graph) + publishing.sinks
     make_runner = runner_factory(args.runner, args.address)
     session = Session(plan.graph, make_runner, specs, sinks, display.update, display.note, display.warn, clips=clips)
-    with display, _interruptible(session, display):
+    with display, _interruptible(session, display), publishing.commanding(session):
         for event in session.events():
             for notice in plan.notices:  # told once it runs: an error that prevents it should stand alone
                 display.note(notice)
