@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import zmq
 
@@ -32,6 +33,7 @@ _LOOK_EVERY = 0.5  # seconds that one may wait at most
 _SILENT = 3  # heartbeats that fail to come until a bus counts as gone
 _BATCH = 256  # messages taken at a time
 _RECENT = 4096  # events whose ids are remembered
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class MissedEvents(UserWarning):
@@ -79,7 +81,9 @@ class Receiver:
             KeysError: a key cannot be used.
         """
         addresses = Addresses.of(address)
-        streams, wanted = _several(stream), _several(kinds)
+        if phase not in (None, *get_args(Phase)):
+            raise UsageError(f"no phase: {phase!r}; there are {', '.join(get_args(Phase))}.")
+        streams, wanted = _several(stream, "stream"), _several(kinds, "kind")
         one = streams[0] if len(streams) == 1 else None
         self.address = address
         self.last: Stored | None = None
@@ -236,10 +240,12 @@ class Receiver:
         return event
 
 
-def _several(names: str | Sequence[str] | None) -> tuple[str, ...]:
-    if names is None:
-        return ()
-    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+def _several(names: str | Sequence[str] | None, what: str) -> tuple[str, ...]:
+    found = () if names is None else (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+    for name in found:
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"no name of a {what}: {name!r}; it is made of letters, digits, '.', '_' and '-'.")
+    return found
 
 
 def _begin(position: str | None, since: Since) -> Any:
