@@ -221,7 +221,7 @@ def test_killed_at_random_every_event_arrives_in_order(server: WebReceiver, tmp_
     total, random_ = 150, random.Random(7)
     address = f"http://127.0.0.1:{server.port}?wait=0.02&batch=20&timeout=1&since=oldest"
     command = [sys.executable, "-m", "tests.bus.bridge_process", str(tmp_path / "store"), str(total)]
-    for behaviour in ("500", "drop") if hasty else ("500", "slow", "hang", "ok", "drop"):
+    for behaviour in ("500",) if hasty else ("500", "slow", "drop"):
         server.behave(behaviour)
         before = len(server.requests())
         process = _start(command, address, hasty)
