@@ -159,9 +159,13 @@ class Receiver:
                 return event
         return None
 
-    def _wait(self) -> float:
-        """Seconds for which nothing has to be done unless one of the sockets has something."""
-        return 0.0 if self._more else _LOOK_EVERY
+    def _pause(self, until: float | None) -> float | None:
+        """Seconds to wait for the sockets before `_take` is called again; None where ``until`` is over."""
+        seconds = 0.0 if self._more else _LOOK_EVERY
+        if until is None:
+            return seconds
+        left = until - time.monotonic()
+        return min(seconds, left) if left > 0 else None
 
     def _pump(self) -> None:
         """Let all sockets have their turn, until they have nothing more or a batch has come.

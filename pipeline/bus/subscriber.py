@@ -46,17 +46,12 @@ class Subscription(Receiver):
         """
         self._enter()
         until = None if wait is None else time.monotonic() + wait
-        while True:
-            event = self._take()
-            if event is not None:
-                return event
-            seconds = self._wait()
-            if until is not None:
-                left = until - time.monotonic()
-                if left <= 0:
-                    return None
-                seconds = min(seconds, left)
+        while (event := self._take()) is None:
+            seconds = self._pause(until)
+            if seconds is None:
+                return None
             self._poll(seconds)
+        return event
 
     def _poll(self, seconds: float) -> None:
         poller = zmq.Poller()

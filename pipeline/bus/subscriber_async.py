@@ -46,17 +46,12 @@ class AsyncSubscription(Receiver):
         self._given += 1
         if self._given % _TURN == 0:
             await asyncio.sleep(0)
-        while True:
-            event = self._take()
-            if event is not None:
-                return event
-            seconds = self._wait()
-            if until is not None:
-                left = until - time.monotonic()
-                if left <= 0:
-                    return None
-                seconds = min(seconds, left)
+        while (event := self._take()) is None:
+            seconds = self._pause(until)
+            if seconds is None:
+                return None
             await self._poll(seconds)
+        return event
 
     async def _poll(self, seconds: float) -> None:
         """Wait until a socket may have something.
