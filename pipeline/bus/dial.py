@@ -77,7 +77,7 @@ def _bad_handshake(address: str, keys: ClientKeys | None) -> KeyRefused:
 class Line:
     """One connected socket: sends and receives without waiting, notices when it connects and when it is turned away.
 
-    The connection is made again for ever by libzmq, except where the bus refuses the key.
+    libzmq makes the connection again for ever, except where the bus refuses the key or is none.
     """
 
     def __init__(
@@ -139,6 +139,8 @@ class Line:
                         f"the bus at {self._bus} refuses this key; its owner has to put your NAME.key "
                         "into the folder of allowed keys."
                     )
+                case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:  # libzmq does not try again after it
+                    raise _bad_handshake(self._bus, self._keys)
                 case zmq.EVENT_DISCONNECTED:
                     self.connected, change = False, "gone"
                 case _:
