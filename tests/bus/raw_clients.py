@@ -96,7 +96,10 @@ def greet(connection: socket.socket, kind: bytes) -> None:
     connection.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + b"\0" + bytes(31))
     received = 0
     while received < 64:
-        received += len(connection.recv(64 - received))
+        got = connection.recv(64 - received)
+        if not got:
+            raise ConnectionError("the bus has hung up")
+        received += len(got)
     ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind
     connection.sendall(b"\x04" + bytes([len(ready)]) + ready)
 
