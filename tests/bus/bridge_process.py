@@ -2,22 +2,49 @@
 
     BRIDGE=ADDRESS python -m tests.bus.bridge_process STORE TOTAL [hasty]
 
-``hasty`` makes a crippled bridge that moves its place before the other side has acknowledged.
+With 0 for TOTAL it never ends by itself. ``hasty`` makes a crippled bridge that moves its place before the other side
+has acknowledged.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from onlooker.pipeline.bus.bridges import Backoff, Bridge, make_bridges
 from onlooker.pipeline.bus.record import Stored
 from onlooker.pipeline.bus.store import EventStore
+from onlooker.pipeline.bus.store_read import StoreReader
 from onlooker.pipeline.secrets import Secrets
 
 from .bridge_events import caption
+
+STREAMS = 3
+
+
+def endless(store: Path, address: str, *, hasty: bool = False) -> subprocess.Popen[bytes]:
+    """Start a bus that goes on until it is killed."""
+    return _start(store, address, 0, hasty)
+
+
+def complete(store: Path, address: str, *, hasty: bool = False) -> dict[str, list[int]]:
+    """Run a bus that adds a few events and delivers everything; returns all numbers of events by stream."""
+    reader = StoreReader(store)
+    total = reader.bounds()[1] + 20
+    reader.close()
+    assert _start(store, address, total, hasty).wait(180) == 0
+    return {f"cam{k}": list(range(k, total, STREAMS)) for k in range(STREAMS)}
+
+
+def _start(store: Path, address: str, total: int, hasty: bool) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.bus.bridge_process", str(store), str(total)]
+    return subprocess.Popen(
+        command + ["hasty"] * hasty, env=os.environ | {"BRIDGE": address}, stderr=subprocess.DEVNULL
+    )
 
 
 class HastyBridge(Bridge):
@@ -33,11 +60,11 @@ def main(path: str, total: int, hasty: bool) -> None:
     if hasty:
         bridge.__class__ = HastyBridge
     bridge.start(store, lambda line: print(line, file=sys.stderr, flush=True))
-    while store.last_seq < total:
+    while not total or store.last_seq < total:
         number = store.last_seq
-        store.append([caption(f"cam{number % 3}", number)])
+        store.append([caption(f"cam{number % STREAMS}", number)])
         bridge.wake()
-        time.sleep(0.002)
+        time.sleep(0.01)
     while bridge.status().behind:
         time.sleep(0.02)
     bridge.close()

@@ -4,11 +4,8 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ import psutil
 import pytest
 
 from .bridge_events import bus, caption, until
+from .bridge_process import complete, endless
 from .certificates import make_certificate
 from .web_receiver import WebReceiver
 
@@ -218,30 +216,23 @@ def test_what_the_store_deleted_is_counted(server: WebReceiver, tmp_path: Path) 
 
 @pytest.mark.parametrize("hasty", [False, True], ids=["bridge", "twin that moves its place too early"])
 def test_killed_at_random_every_event_arrives_in_order(server: WebReceiver, tmp_path: Path, hasty: bool) -> None:
-    total, random_ = 150, random.Random(7)
+    store, random_ = tmp_path / "store", random.Random(7)
     address = f"http://127.0.0.1:{server.port}?wait=0.02&batch=20&timeout=1&since=oldest"
-    command = [sys.executable, "-m", "tests.bus.bridge_process", str(tmp_path / "store"), str(total)]
     for behaviour in ("500",) if hasty else ("500", "slow", "drop"):
         server.behave(behaviour)
         before = len(server.requests())
-        process = _start(command, address, hasty)
+        process = endless(store, address, hasty=hasty)
         until(lambda before=before: len(server.requests()) > before)
         time.sleep(random_.uniform(0.0, 0.1))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     server.behave("ok")
-    assert _start(command, address, hasty).wait(120) == 0
+    expected = complete(store, address, hasty=hasty)
     found = _first_appearances(server)
-    expected = {f"cam{k}": list(range(k, total, 3)) for k in range(3)}
     if hasty:
         assert found != expected
     else:
         assert found == expected
-
-
-def _start(command: list[str], address: str, hasty: bool) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"BRIDGE": address}
-    return subprocess.Popen(command + ["hasty"] * hasty, env=environment, stderr=subprocess.DEVNULL)
 
 
 def _first_appearances(server: WebReceiver) -> dict[str, list[int]]:
