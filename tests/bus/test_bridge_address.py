@@ -44,7 +44,7 @@ def test_a_secret_may_hold_any_character(monkeypatch: pytest.MonkeyPatch, passwo
         "", "mqtt", "mqtt://", "ftp://host", "mqtt://host:0", "mqtt://host:70000", "mqtt://:1", "https://",
         "kafka://a,,b", "mqtt://host?kinds=Caption!", "mqtt://host?phase=over", "mqtt://host?kind=caption",
         "mqtt://host?stream=a/b", "mqtt://host/a/%2B/+", "https://host?batch=0", "https://host?batch=9999",
-        "https://host?secret=whsec_hush!", "mqtts://host?ca=/nowhere/hush", "https://host?cert=/nowhere/hush",
+        "https://host?secret=whsec_hush!", "mqtts://host?ca=/nowhere/hush", "https://host?cert=/nowhere/hush", "kafkas://host?ca=/nowhere/hush",
         {"kinds": ["caption"]}, {"to": 5}, {"to": "https://host", "token": "hush"},
         {"to": "mqtt://me:hush@host", "kinds": "no kind"}, "mqtt://me:hush@host:nowhere", "amqp://me:hush@host",
     ],

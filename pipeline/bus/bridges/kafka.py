@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from ..record import Stored
-from .address import BridgeAddress, Settings, settings_of
+from .address import BridgeAddress, settings_of
 from .failure import BridgeError, Refused, Unreachable
 from .target import Context
+from .tls import TlsSettings, client_context
 
 __all__ = ["KafkaSettings", "KafkaTarget"]
 
 _SILENCE_SECONDS = 20.0  # without an acknowledgement
 
 
-class KafkaSettings(Settings):
+class KafkaSettings(TlsSettings):
     """What a Kafka bridge can be told."""
 
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         default="PLAIN", description="How user and password are shown to the broker."
     )
-    ca: Path | None = Field(default=None, description="Certificates of an authority of your own (PEM).")
-    cert: Path | None = Field(default=None, description="Certificate of this client (PEM), its key included.")
 
 
 class KafkaTarget:
@@ -58,6 +56,7 @@ class KafkaTarget:
             raise BridgeError(
                 "bridges to Kafka need the library confluent-kafka; install it: pip install 'onlooker[kafka]'"
             ) from None
+        client_context(address, settings)  # librdkafka reads the files by itself, and would tell it late
         self._kafka = confluent_kafka
         self._address, self._settings = address, settings
         self._topic = address.path or "onlooker"

@@ -10,17 +10,16 @@ import hashlib
 import socket
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from ..record import Stored
-from .address import BridgeAddress, Settings, settings_of
+from .address import BridgeAddress, settings_of
 from .failure import BridgeError, Refused, Unreachable, explain
 from .homeassistant import HomeAssistant, Message, OpenQuery, open_query
 from .target import Context
-from .tls import client_context
+from .tls import TlsSettings, client_context
 
 __all__ = ["MqttSettings", "MqttTarget"]
 
@@ -36,7 +35,7 @@ _OPEN_PAGE = 256
 _EVENT_REASONS = {0x90, 0x95, 0x99}
 
 
-class MqttSettings(Settings):
+class MqttSettings(TlsSettings):
     """What an MQTT bridge can be told."""
 
     discovery: str = Field(
@@ -46,8 +45,6 @@ class MqttSettings(Settings):
     )
     protocol: Literal["5", "3.1.1"] = Field(default="5", description="Version of MQTT.")
     client_id: str | None = Field(default=None, max_length=200, description="Where the broker asks for a certain one.")
-    ca: Path | None = Field(default=None, description="Certificates of an authority of your own (PEM).")
-    cert: Path | None = Field(default=None, description="Certificate of this client (PEM), its key included.")
 
 
 class MqttTarget:
@@ -79,7 +76,7 @@ class MqttTarget:
             raise BridgeError(f"{address.shown}: the topic prefix cannot hold + or #.")
         self._paho = client
         self._address, self._settings = address, settings
-        self._tls = client_context(address, settings.ca, settings.cert) if address.tls else None
+        self._tls = client_context(address, settings)
         self._prefix = address.path.strip("/") or "onlooker"
         self._home = None if settings.discovery == "off" else HomeAssistant(self._prefix, settings.discovery)
         self.shown = f"{address.shown}/{self._prefix}"

@@ -20,16 +20,15 @@ from contextlib import suppress
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from pathlib import Path
 
 from pydantic import Field, SecretStr
 
 from ..protocol import PAGE_EVENTS
 from ..record import Stored
-from .address import BridgeAddress, Settings, settings_of
+from .address import BridgeAddress, settings_of
 from .failure import BridgeError, Refused, Unreachable, explain
 from .target import Context
-from .tls import client_context
+from .tls import TlsSettings, client_context
 
 __all__ = ["WebhookSettings", "WebhookTarget", "sign"]
 
@@ -40,7 +39,7 @@ _ANSWER_BYTES = 64 << 10
 _STEP_SECONDS = 10.0  # a single step of the network
 
 
-class WebhookSettings(Settings):
+class WebhookSettings(TlsSettings):
     """What a webhook bridge can be told; other parameters stay in the address that is called."""
 
     secret: SecretStr | None = Field(
@@ -50,8 +49,6 @@ class WebhookSettings(Settings):
     wait: float = Field(default=0.5, ge=0, le=60, description="Seconds that an event waits for others to go with it.")
     tries: int = Field(default=10, ge=1, description="How often what is refused (4xx) is sent before it is left out.")
     timeout: float = Field(default=20.0, gt=0, le=300, description="Seconds that one request may take.")
-    ca: Path | None = Field(default=None, description="Certificates of an authority of your own (PEM).")
-    cert: Path | None = Field(default=None, description="Certificate of this client (PEM), its key included.")
 
 
 class WebhookTarget:
@@ -78,7 +75,7 @@ class WebhookTarget:
         self.batch, self.tries = settings.batch, settings.tries
         self.gather = settings.wait if settings.batch > 1 else 0.0
         self._address, self._settings, self._path = address, settings, path
-        self._tls = client_context(address, settings.ca, settings.cert) if address.tls else None
+        self._tls = client_context(address, settings)
         self._key = _key(address, settings.secret.get_secret_value()) if settings.secret else None
         self._headers = {"User-Agent": f"onlooker/{version('onlooker')}"}
         if address.user is not None:
