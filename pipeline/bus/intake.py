@@ -59,7 +59,10 @@ class Intake:
 
         Raises:
             BusError: the bus has stopped.
+            ValueError: these are more than are ever committed together.
         """
+        if len(given.records) > GROUP:
+            raise ValueError(f"at most {GROUP} events are committed together, got {len(given.records)}")
         size = sum(len(record.body) for record in given.records)
         until = None if timeout is None else time.monotonic() + timeout
         with self._changed:

@@ -25,9 +25,11 @@ def hide_in_process_list(sources: Sequence[str], secrets: Secrets) -> None:
     """
     arguments, environment = list(sys.orig_argv[1:]), dict(os.environ)
     for number, source in enumerate(sources):
-        if source in arguments and _is_secret(secrets.written(source)):
+        place = next((i for i, text in enumerate(arguments) if text == source or text.endswith(f"={source}")), None)
+        if place is not None and _is_secret(secrets.written(source)):
             environment[f"{_VARIABLE}{number}"] = secrets.resolve(source, "the source")
-            arguments[arguments.index(source)] = f"${{env:{_VARIABLE}{number}}}"
+            option = arguments[place].removesuffix(source)  # `--bridge=`, or nothing
+            arguments[place] = f"{option}${{env:{_VARIABLE}{number}}}"
     if arguments != sys.orig_argv[1:] and os.name == "posix":
         os.execve(sys.executable, [sys.orig_argv[0], *arguments], environment)
 
