@@ -152,6 +152,15 @@ def test_consumer_that_leaves_early_leaves_nothing_behind() -> None:
     assert running(pids_of(out)) == []
 
 
+def test_workers_are_no_nicer_than_their_driver(ray_ready: None) -> None:
+    """Else a camera's decoder starves beside any busy program."""
+
+    def niceness() -> int:
+        return os.nice(0)
+
+    assert ray.get(ray.remote(niceness).remote()) == os.nice(0)
+
+
 def test_client_without_the_token_of_the_run_is_refused(ray_ready: None) -> None:
     program = f"""
         import ray
