@@ -44,6 +44,7 @@ def kills(soak: Soak) -> Found:
         for number in range(soak.args.kills):
             kill(camera)
             time.sleep(soak.args.down)
+            watched.until(lambda: watched.states["door"][-1].status == "reconnecting", "the loss of the camera")
             camera = SimulatedCamera(soak.video, port=port)
             returned = time.monotonic()
             first = watched.first_after("door", returned)
