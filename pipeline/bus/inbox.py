@@ -105,6 +105,8 @@ class Inbox:
         self.ready: deque[Stored] = deque()
         self.gaps: deque[Gap] = deque()
         self.greeting: dict[str, Any] | None = None
+        self.put_off = False
+        """Whether the bus has answered that it cannot answer now."""
         self._position = start if isinstance(start, Position) else None
         self._from = None if isinstance(start, Position) else start
         self._one = one
@@ -172,10 +174,11 @@ class Inbox:
         try:
             read_reply(members)
         except BusRefusal as error:
-            if error.code in _PASSING:
+            self.put_off = error.code in _PASSING
+            if self.put_off:
                 return
             raise
-        self._question = None
+        self._question, self.put_off = None, False
         try:
             if self.greeting is None:
                 self._greet(members)

@@ -210,18 +210,14 @@ class Receiver:
             self._on_gap(self._inbox.gaps.popleft())
         beat = (self._inbox.greeting or {}).get("heartbeat", HEARTBEAT_SECONDS)
         silent = time.monotonic() - self._heard
-        if self._state == "waiting" and silent < _SILENT * beat:
-            self._change("connected")
-        elif self._state != "waiting" and silent >= _SILENT * beat:
-            self._change("waiting")
+        away = silent >= _SILENT * beat or self._inbox.put_off
+        if away != (self._state == "waiting"):
+            self._state = "waiting" if away else "connected"
+            self._on_state(self._state)
         if self._timeout is not None and silent >= self._timeout:
             raise BusUnreachable(
                 f"no bus has answered at {self.address} for {self._timeout:g} s; does it run, and is the address right?"
             )
-
-    def _change(self, state: State) -> None:
-        self._state = state
-        self._on_state(state)
 
     def _chosen(self, stored: Stored) -> Event | None:
         """The event, if it is wanted and has not been given before."""

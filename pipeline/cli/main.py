@@ -22,6 +22,7 @@ examples:
   onlooker run holiday.mp4                           caption a video on the terminal
   onlooker run holiday.mp4 --query "a dog" --report holiday.html
   onlooker run holiday.mp4 --events events.jsonl --vtt holiday.vtt -o caption.interval=2
+  onlooker run holiday.mp4 --publish tcp://127.0.0.1:5571    and, elsewhere: onlooker subscribe
   onlooker graph show file                           what a graph is made of, and every setting
   onlooker doctor                                    what is installed, what is missing
 

@@ -334,8 +334,9 @@ def test_a_busy_bus_is_asked_again(code: str) -> None:
     assert question is not None
     error = {"code": code, "message": "later"}
     inbox.reply([dumps({"v": 1, "id": question.id, "op": "hello", "ok": False, "error": error})])
-    assert inbox.question() is question
+    assert inbox.question() is question and inbox.put_off
     settle(inbox, bus)
+    assert not inbox.put_off
     assert inbox.position == Position(0, bus.epoch)
 
 
