@@ -78,6 +78,11 @@ class Publisher:
         self._thread.start()
 
     @property
+    def alive(self) -> bool:
+        """Whether it still publishes."""
+        return self._thread.is_alive()
+
+    @property
     def subscribers(self) -> int:
         """Connections there are."""
         return len(self._guard)

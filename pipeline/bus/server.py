@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -34,7 +35,7 @@ from .publisher import Publisher
 from .record import Record
 from .requests import Command, RequestError, TakeCommand
 from .responder import Responder
-from .sockets import DEAD_AFTER, bind, check_open
+from .sockets import DEAD_AFTER, BusError, bind, check_open
 from .store import EventStore
 from .zap import Doorkeeper
 
@@ -226,7 +227,15 @@ class BusServer:
             BusError: the bus has stopped.
         """
         sent = threading.Event()
-        return self.give(Given((), done=sent.set), timeout) and sent.wait(timeout)
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        if not self.give(Given((), done=sent.set), timeout):
+            return False
+        while not sent.wait(min(max(until - time.monotonic(), 0.0), 0.5)):
+            if not self._publisher.alive:
+                raise BusError("the bus has stopped.")
+            if time.monotonic() >= until:
+                return False
+        return True
 
     @property
     def subscribers(self) -> int:
