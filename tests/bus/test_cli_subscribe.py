@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ from .buses import PATIENCE, BusProcess, bus, caption, eventually, free_address,
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "onlooker.pipeline.cli.main", *map(str, arguments)]
+
+
+@contextlib.contextmanager
+def running(arguments: list[str], **pipes: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive a test that fails."""
+    process = subprocess.Popen(arguments, text=True, **pipes)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def stored(store: Path) -> list[tuple[int, str]]:
@@ -58,21 +70,19 @@ def test_killed_at_any_moment_the_log_is_that_of_the_store(tmp_path: Path) -> No
         with BusProcess(address, store) as process:
             process.publish(start, 1000)
             before = log.stat().st_size if log.exists() else 0
-            reader = subprocess.Popen(subscriber)
-            eventually(lambda before=before: log.exists() and log.stat().st_size > before)
-            process.publish_on(start + 1000, 100_000)  # goes on until the bus is killed
-            time.sleep(dice.random() * 0.3)
-            reader.kill()
-            reader.wait()
+            with running(subscriber):
+                eventually(lambda before=before: log.exists() and log.stat().st_size > before)
+                process.publish_on(start + 1000, 100_000)  # goes on until the bus is killed
+                time.sleep(dice.random() * 0.3)
         with log.open("ab") as file:
             file.write(b'{"specversion":"1.0","id":"cam1/0/cap')  # what a power failure leaves
     with BusProcess(address, store) as process:
         process.publish(9_000_000, 10)
         expected = stored(store)
-        reader = subprocess.Popen(subscriber)
-        eventually(lambda: ends_with(log, expected[-1][0]))
-        reader.send_signal(signal.SIGINT)
-        assert reader.wait(PATIENCE) == 130
+        with running(subscriber) as reader:
+            eventually(lambda: ends_with(log, expected[-1][0]))
+            reader.send_signal(signal.SIGINT)
+            assert reader.wait(PATIENCE) == 130
     assert logged(log) == expected
     assert [seq for seq, _ in expected] == list(range(1, len(expected) + 1))
 
@@ -106,8 +116,7 @@ def test_lines_for_people_and_for_programs(tmp_path: Path, capfd: pytest.Capture
 
 
 def test_ctrl_c_is_quiet_and_a_bus_that_is_away_is_told(tmp_path: Path) -> None:
-    with place() as address:
-        process = subprocess.Popen(command("subscribe", address), stderr=subprocess.PIPE, text=True)
+    with place() as address, running(command("subscribe", address), stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == f"onlooker: waiting for the bus at {address}\n"
         with bus(address, tmp_path / "store"):
@@ -115,7 +124,6 @@ def test_ctrl_c_is_quiet_and_a_bus_that_is_away_is_told(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE) == 130
         assert process.stderr.read() == ""
-        process.stderr.close()
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
