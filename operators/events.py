@@ -58,7 +58,8 @@ Score = Annotated[float, AfterValidator(_score)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Later versions add members, and CloudEvents allows attributes of others' in the envelope: readers pass over them.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Side(_Model):
@@ -260,8 +261,13 @@ def make_event(
 
     Raises:
         KeyError: the kind is unknown.
+        TypeError: the kind has no such field.
         pydantic.ValidationError: a field does not fit the schema.
     """
+    cls = _EVENT_TYPES[kind]
+    unknown = set(content) - set(cls.model_fields["data"].annotation.model_fields)  # type: ignore[union-attr]
+    if unknown:
+        raise TypeError(f"events of kind {kind!r} have no {sorted(unknown)[0]!r}")
     event_id = f"{stream}/{epoch}/{kind}/{event_no}"
     data = {
         "stream": stream,
@@ -275,7 +281,7 @@ def make_event(
         "score": score,
         **content,
     }
-    return _EVENT_TYPES[kind].model_validate({"id": f"{event_id}/{rev}", "source": f"/onlooker/{stream}", "data": data})
+    return cls.model_validate({"id": f"{event_id}/{rev}", "source": f"/onlooker/{stream}", "data": data})
 
 
 def parse_event(line: str | bytes) -> Event:

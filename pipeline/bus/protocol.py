@@ -71,7 +71,8 @@ class Addresses(NamedTuple):
         found = _TCP.fullmatch(address)
         port = int(found["port"]) if found else 0
         if found is None or not 0 < port < 65534:
-            raise UsageError(f"no address of a bus: {address!r}; write tcp://HOST:PORT or ipc://PATH.")
+            shown = re.sub(r"//[^/@]*@", "//***@", address)
+            raise UsageError(f"no address of a bus: {shown!r}; write tcp://HOST:PORT or ipc://PATH.")
         return cls(*(f"tcp://{found['host']}:{port + offset}" for offset in range(3)))
 
     @property
@@ -141,7 +142,7 @@ def loads(frame: bytes) -> dict[str, Any]:
         ProtocolError: it is no JSON object.
     """
     try:
-        members = json.loads(frame)
+        members = json.loads(frame.decode())  # looking for other encodings would cost a good part of it
     except (ValueError, RecursionError):
         raise ProtocolError("a frame is no JSON") from None
     if not isinstance(members, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, ValidationError
@@ -40,12 +39,7 @@ def read_event(body: bytes) -> Event:
     """
     try:
         return parse_event(body)
-    except ValidationError as error:
-        first = error
-    try:
-        members = json.loads(body)
-        return parse_event(json.dumps(_without(members, first)))
-    except (ValueError, RecursionError):
+    except ValidationError:
         pass
     try:
         return UnknownEvent.model_validate_json(body)
@@ -58,14 +52,3 @@ def read_event(body: bytes) -> Event:
 def words(event: Event) -> str:
     """What it says in words; empty where it says nothing."""
     return next((str(said) for name in _WORDS if (said := getattr(event.data, name, None))), "")
-
-
-def _without(members: Any, error: ValidationError) -> Any:
-    """The event without the members that the error complains of as unknown."""
-    for about in error.errors(include_url=False, include_input=False):
-        if about["type"] == "extra_forbidden":
-            place = members
-            for key in about["loc"][1:-1]:  # the first names the type of the event
-                place = place[key]
-            del place[about["loc"][-1]]
-    return members

@@ -27,6 +27,11 @@ def test_other_addresses_are_refused(address: str) -> None:
         Addresses.of(address)
 
 
+def test_a_password_in_an_address_is_not_repeated() -> None:
+    with pytest.raises(UsageError, match=r"//\*\*\*@host"):
+        Addresses.of("tcp://me:secret@host:5571")
+
+
 @pytest.mark.parametrize(
     ("address", "local"),
     [

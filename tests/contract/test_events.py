@@ -68,6 +68,18 @@ def test_an_alarm_and_an_answer_fit_the_schema():
     assert "ask" not in json.loads(caption().to_json())["data"], "only answers have it"
 
 
+def test_what_others_and_later_versions_add_is_passed_over():
+    members = json.loads(caption().to_json())
+    members["sequence"], members["data"]["mood"] = "7", "calm"
+    VALIDATOR.validate(members)
+    assert parse_event(json.dumps(members)) == caption()
+
+
+def test_nothing_that_a_kind_does_not_have_is_made():
+    with pytest.raises(TypeError, match="no 'txet'"):
+        caption(txet="a cat")
+
+
 def test_shipped_schema_is_the_generated_one():
     shipped = Path(onlooker.operators.__file__).parent / "event.schema.json"
     assert json.loads(shipped.read_text()) == event_json_schema()
