@@ -1,0 +1,119 @@
+"""Runs publish on a bus of their own or through another, and take commands from it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from onlooker.operators.events import parse_event
+from onlooker.pipeline.bus.handover import Handover
+from onlooker.pipeline.bus.server import BusServer
+from onlooker.pipeline.bus.store import EventStore
+from onlooker.pipeline.bus.store_read import StoreReader
+from onlooker.pipeline.cli.main import main
+from onlooker.pipeline.commands import SessionCommands
+from onlooker.pipeline.runtime.local import LocalRunner
+from onlooker.pipeline.secrets import Secrets
+from onlooker.pipeline.session import Session
+from onlooker.pipeline.sinks.bus import BusSink, HandoverSink
+from tests.e2e.live_runs import LiveRun, live_graph
+from tests.runtime.graphs import counter_graph, specs
+
+from .buses import bus, place
+from .raw_clients import client
+
+PATTERN = "lavfi:testsrc=size=64x48:rate=10"
+
+
+def say_nothing(line: str) -> None:
+    return
+
+
+def stored(path: Path) -> list[str]:
+    """The events of a store as lines of the log."""
+    reader = StoreReader(path)
+    page = reader.page(0)
+    reader.close()
+    assert page.upto == page.last
+    return [parse_event(one.body).to_json() for one in page.stored]
+
+
+def test_a_run_with_a_bus_of_its_own_stores_its_log(tmp_path: Path) -> None:
+    with place() as address:
+        sink = BusSink(BusServer(address, EventStore(tmp_path / "s.db")), say_nothing)
+        session = Session(counter_graph(), LocalRunner, specs("cam", "door"), [sink])
+        log = [event.to_json() for event in session.events()]
+    assert session.exit_code == 0 and log and stored(tmp_path / "s.db") == log
+
+
+def test_a_run_hands_its_log_over_to_a_bus(tmp_path: Path) -> None:
+    with place() as address, bus(address, tmp_path / "s.db", ingest=True) as server:
+        sink = HandoverSink(Handover(address), say_nothing)
+        session = Session(counter_graph(), LocalRunner, specs("cam", "door"), [sink])
+        log = [event.to_json() for event in session.events()]
+        assert session.exit_code == 0 and server.counters()["runs"] == 0
+    assert log and stored(tmp_path / "s.db") == log
+
+
+def test_commands_reach_a_run_and_give_away_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGIN", "user:geheim")
+    commands = SessionCommands(Secrets())
+    with place() as address:
+        server = BusServer(address, EventStore(tmp_path / "s.db"), commands=commands, notice=say_nothing)
+        with (
+            LiveRun(live_graph(), {"cam": PATTERN}, sinks=[BusSink(server, say_nothing)]) as run,
+            client(address) as one,
+        ):
+            reply, _ = one.ask(op="query.add", text="a dog")
+            assert reply["error"]["code"] == "unavailable"  # the run is not there yet
+            commands.attach(run.session)
+            run.until(lambda: run.captions("cam"))
+            assert one.ask(op="query.add", text="a dog")[0]["accepted"] == 1
+            assert one.ask(op="query.add", text="a dog", stream="nix")[0]["error"]["code"] == "unknown_stream"
+            assert "obeys" in one.ask(op="ask", stream="cam")[0]["error"]["message"]
+            for source in ("/etc/passwd", "file:/etc/passwd", "lavfi:movie=/etc/passwd"):
+                reply, _ = one.ask(op="stream.add", source=source)
+                assert "only cameras" in reply["error"]["message"]
+            said = [one.ask(op="stream.add", source="rtsp://${env:NONE}@127.0.0.1:1/x", stream="x")[0]]
+            said.append(one.ask(op="stream.add", source="rtsp://${env:LOGIN}@127.0.0.1:1/x", stream="y")[0])
+            assert [reply["ok"] for reply in said] == [False, True] and said[1]["stream"] == "y"
+            run.until(lambda: run.states("y"))
+            assert one.ask(op="stream.remove", stream="y")[0]["accepted"] == 1
+            run.until(lambda: "ended" in run.statuses("y"))
+            assert "geheim" not in str(said) + "".join(event.to_json() for event in run.events)
+            commands.close()
+            assert one.ask(op="query.add", text="a cat")[0]["error"]["code"] == "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--publish", "tcp://0.0.0.0:5571"], "onlooker keys new server"),
+        (["--publish", "tcp://127.0.0.1"], "no address of a bus"),
+        (["--publish", "tcp://127.0.0.1:5571", "--bus", "tcp://127.0.0.1:5571"], "choose one"),
+        (["--publish", "tcp://127.0.0.1:5571", "--keys", "k"], "belong together"),
+        (["--bus", "tcp://127.0.0.1:5571", "--keys", "k"], "belong together"),
+        (["--store", "s.db"], "belongs to --publish"),
+        (["--commands"], "belongs to --publish"),
+        (["--bus", "tcp://127.0.0.1:5571", "--bridge", "https://h/"], "--bridge belongs to --publish"),
+    ],
+)
+def test_options_that_make_no_sense_are_told(
+    options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "video.mp4", *options]) == 2
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "bytes_"), [("500M", 500 << 20), ("2g", 2 << 30), ("1.5 GiB", 3 << 29)])
+def test_sizes(text: str, bytes_: int) -> None:
+    from onlooker.pipeline.cli.bus_options import size
+
+    assert size(text) == bytes_
+    for wrong in ("", "x", "5", "-1G"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            size(wrong)
