@@ -149,8 +149,8 @@ def _private_environment() -> Iterator[None]:
         "RAY_AUTH_TOKEN_PATH": None,
         # Started by `uv run`, Ray would upload the working directory to its workers; they share our environment.
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        # Ray lets its workers give way to everything else (niceness 15); beside a busy program a camera then took 23 s
-        # instead of 3 to be connected anew. Whoever wants that starts onlooker with `nice`.
+        # Ray lets its workers give way to everything else (niceness 15): beside a busy program a camera's decoder then
+        # starves (benchmarks/results/live_soak_long.md). Whoever wants that starts onlooker with `nice`.
         "RAY_worker_niceness": "0",
         # An actor without reserved GPUs may still use one: `device: cuda` on a laptop needs no more than that.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
