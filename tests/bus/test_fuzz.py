@@ -95,7 +95,7 @@ def fuzz(address: str, seconds: float, keys: ClientKeys | None, seed: int) -> in
 
 
 def attack(address: str, seconds: float, folder: str, seed: int) -> int:
-    """Fuzz from a process that libzmq may abort: what matters is the other end. Returns how many connections it made."""
+    """Fuzz from a process that libzmq may abort: the other end matters. Returns how many connections it made."""
     until, count = time.monotonic() + seconds, 0
     while (left := until - time.monotonic()) > 0:
         command = [sys.executable, "-m", "tests.bus.test_fuzz", address, str(left), folder, str(seed + count)]
