@@ -16,7 +16,7 @@ import zmq
 from onlooker import __version__
 
 from .alarms import Alarms
-from .bridges.outbox import Bridge
+from .bridges.outbox import Bridge, close_bridges
 from .guard import Guard
 from .ingest import DEAD_RUN, Ingest
 from .intake import GROUP, Given
@@ -116,11 +116,12 @@ class BusServer:
             if self._keys is not None:
                 self._doorkeeper = Doorkeeper(context, self._keys.allowed)
                 made.callback(self._doorkeeper.close)
+            made.callback(close_bridges, self._bridges)  # when all that was published has been committed
             for bridge in self._bridges:
-                bridge.start(self.store, self._notice)
-                made.callback(bridge.close)
                 self.on_commit(bridge.wake)
             self._open(context, made)
+            for bridge in self._bridges:
+                bridge.start(self.store, self._notice)
             self._closing = made.pop_all()
 
     def _open(self, context: zmq.Context[Any], made: ExitStack) -> None:

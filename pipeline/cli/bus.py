@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bus.protocol import DEFAULT_ADDRESS
 from ..secrets import Secrets
-from .argv import forget_hidden_sources, hide_in_process_list
+from .argv import out_of_process_list
 from .bus_options import add_bus_options, bridges, event_store, server_keys
 from .run import add_secrets_option
 
@@ -55,9 +55,8 @@ def _main(args: argparse.Namespace) -> int:
     from ..bus.server import BusServer
 
     secrets = Secrets(args.secrets)
-    hide_in_process_list(args.bridges, secrets)
+    args.bridges = out_of_process_list(args.bridges)
     carried = bridges(args, secrets)
-    forget_hidden_sources()
     keys = server_keys(args)
     server = BusServer(
         args.address,

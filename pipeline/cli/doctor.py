@@ -18,7 +18,7 @@ from onlooker import __version__
 
 from ..errors import OnlookerError, UsageError
 from ..secrets import Secrets
-from .argv import forget_hidden_sources, hide_in_process_list
+from .argv import out_of_process_list
 from .finding import Finding
 from .run import add_secrets_option
 
@@ -70,9 +70,8 @@ def _look_at_source(args: argparse.Namespace) -> int:
     if not 0 < args.seconds <= 3600:
         raise UsageError(f"--seconds must lie between 0 and 3600, not {args.seconds:g}.")
     secrets = Secrets(args.secrets)
-    hide_in_process_list([args.source], secrets)
-    text = secrets.resolve(args.source, "the source")
-    forget_hidden_sources()
+    [source] = out_of_process_list([args.source])
+    text = secrets.resolve(source, "the source")
 
     def tell(finding: Finding) -> None:
         print(secrets.mask(str(finding)), flush=True)

@@ -13,7 +13,7 @@ from ..assemble import camera_specs, is_live, make_plan, runner_factory, source_
 from ..clips import CLIP_KINDS, CLIP_SECONDS
 from ..secrets import Secrets
 from ..session import Session
-from .argv import forget_hidden_sources, hide_in_process_list
+from .argv import out_of_process_list
 from .bus_options import Publishing, add_publish_options
 from .display import Display, make_display
 from .outputs import make_clips, make_sinks
@@ -127,8 +127,9 @@ def add_secrets_option(parser: Any) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
-    hide_in_process_list([*args.sources, *args.bridges], Secrets(args.secrets))
-    return watch(args.sources, args)
+    addresses = out_of_process_list([*args.sources, *args.bridges])
+    args.bridges = addresses[len(args.sources) :]
+    return watch(addresses[: len(args.sources)], args)
 
 
 def watch_source(source: str, args: argparse.Namespace) -> int:
@@ -142,7 +143,6 @@ def watch(sources: Sequence[str], args: argparse.Namespace) -> int:
     sources = [secrets.resolve(source, "the source") for source in sources]
     display = make_display(quiet=args.quiet, json_logs=args.json_logs, events_on_stdout=args.events == "-")
     publishing = Publishing(args, secrets, display.warn)
-    forget_hidden_sources()
     clips = make_clips(args)
     plan = make_plan(
         args.graph,
