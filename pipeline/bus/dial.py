@@ -110,7 +110,9 @@ class Line:
 
     def _configure(self, *, ipv6: bool) -> None:
         socket = self.socket
-        socket.linger, socket.immediate = 0, 1  # requests go to a bus that is there, or wait with us
+        # Not `immediate`: where a connection breaks between two frames of a message, libzmq 4.3 then aborts the process
+        # that reads it (fq.cpp, `!_more`).
+        socket.linger = 0
         socket.rcvhwm, socket.sndhwm, socket.maxmsgsize = HIGH_WATER, 16, PAGE_BYTES
         socket.heartbeat_ivl, socket.heartbeat_timeout = _PING, _DEAD
         socket.reconnect_ivl, socket.reconnect_ivl_max = _RECONNECT
@@ -150,7 +152,9 @@ class Line:
                         raise _bad_handshake(self._bus, self._keys)
 
     def send(self, frame: bytes) -> bool:
-        """Send one frame; False if there is nobody to send it to."""
+        """Send one frame; False if there is nobody to send it to: it would wait in libzmq, and then come too late."""
+        if not self.connected:
+            return False
         try:
             self.socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:
