@@ -29,7 +29,7 @@ class _Publishing(Sink):
 
     def __init__(self, notice: Callable[[str], None]) -> None:
         self._notice = notice
-        self._live: set[str] = set()
+        self._of_files = False
         self._streams: set[str] = set()
         self.lost = 0
         """Events of live streams that nobody took in time."""
@@ -37,13 +37,12 @@ class _Publishing(Sink):
     def start(self, info: SourceInfo, uri: str) -> None:
         """See ``Sink.start``."""
         self._streams.add(info.stream)
-        if info.live:
-            self._live.add(info.stream)
+        self._of_files = not info.live  # a run reads files or watches live sources, never both
         self._tell_streams()
 
     def event(self, event: Event) -> None:
         """Publish; waits where nobody takes it. See ``Sink.event``."""
-        if not self._put(event, _PATIENCE if event.data.stream in self._live else None):
+        if not self._put(event, None if self._of_files else _PATIENCE):
             if not self.lost:
                 self._notice("the bus takes no events; those that have to wait too long are not published.")
             self.lost += 1
@@ -51,7 +50,6 @@ class _Publishing(Sink):
     def finish(self, stream: str, end: End) -> None:
         """See ``Sink.finish``."""
         self._streams.discard(stream)
-        self._live.discard(stream)
         self._tell_streams()
 
     def _put(self, event: Event, timeout: float | None) -> bool:
@@ -73,6 +71,8 @@ class BusSink(_Publishing):
         """
         super().__init__(notice)
         self._server, self._run = server, new_ulid()
+        self._told = 0
+        """Of the lost events, those that an alarm has told of."""
 
     def open(self) -> None:
         """Start to serve.
@@ -84,14 +84,26 @@ class BusSink(_Publishing):
         self._server.start()
 
     def _put(self, event: Event, timeout: float | None) -> bool:
-        return bool(self._server.put([Record.from_event(event, self._run)], timeout))
+        return self._put_all([Record.from_event(event, self._run)], timeout)
+
+    def _put_all(self, records: list[Record], timeout: float | None) -> bool:
+        """Publish; where events before these were lost, an alarm stands in their place."""
+        if missing := self.lost - self._told:
+            text = f"{missing} events had to wait too long and are lost."
+            records = [self._server.alarms.tell("events_lost", text), *records]
+        if not records:
+            return True
+        taken = bool(self._server.put(records, timeout))
+        if taken:
+            self._told = self.lost
+        return taken
 
     def close(self) -> None:
         """Publish what waits, and stop to serve. See ``Sink.close``."""
-        if self.lost:
-            alarm = self._server.alarms.tell("events_lost", f"{self.lost} events had to wait too long and are lost.")
-            self._server.put([alarm], _PATIENCE)
-        self._server.close(linger=_LINGER)
+        try:
+            self._put_all([], _PATIENCE)
+        finally:
+            self._server.close(linger=_LINGER)
 
 
 class HandoverSink(_Publishing):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from onlooker.operators.events import parse_event
+from onlooker.operators.contract import SourceInfo
+from onlooker.operators.events import AlarmData, parse_event
 from onlooker.pipeline.bus.handover import Handover
+from onlooker.pipeline.bus.intake import GROUP, Given
 from onlooker.pipeline.bus.server import BusServer
 from onlooker.pipeline.bus.store import EventStore
 from onlooker.pipeline.bus.store_read import StoreReader
@@ -17,11 +21,12 @@ from onlooker.pipeline.commands import SessionCommands
 from onlooker.pipeline.runtime.local import LocalRunner
 from onlooker.pipeline.secrets import Secrets
 from onlooker.pipeline.session import Session
+from onlooker.pipeline.sinks import bus as bus_sinks
 from onlooker.pipeline.sinks.bus import BusSink, HandoverSink
 from tests.e2e.live_runs import LiveRun, live_graph
 from tests.runtime.graphs import counter_graph, specs
 
-from .buses import bus, place
+from .buses import bus, caption, place, records
 from .raw_clients import client
 
 PATTERN = "lavfi:testsrc=size=64x48:rate=10"
@@ -55,6 +60,61 @@ def test_a_run_hands_its_log_over_to_a_bus(tmp_path: Path) -> None:
         log = [event.to_json() for event in session.events()]
         assert session.exit_code == 0 and server.counters()["runs"] == 0
     assert log and stored(tmp_path / "s.db") == log
+
+
+def test_live_events_that_find_no_room_are_told_of_where_they_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_sinks, "_PATIENCE", 0.05)
+    notices: list[str] = []
+    free = threading.Event()
+
+    def wait_until_free() -> None:
+        free.wait(60)
+
+    with place() as address:
+        server = BusServer(address, EventStore(tmp_path / "s.db"))
+        sink = BusSink(server, notices.append)
+        sink.open()
+        try:
+            # The publishing thread waits, so that the queue fills up.
+            server.give(Given(records([caption(0)]), done=wait_until_free))
+            filling = records([caption(number, "fill") for number in range(GROUP)])
+            while server.give(Given(filling), 0.05):
+                pass
+            while server.put(filling[:1], 0.05):
+                pass
+            for number in (1, 2):  # also of a camera that could not be opened, and so never started
+                sink.event(caption(number))
+            assert sink.lost == 2 and len(notices) == 1
+            free.set()
+            assert server.flush(60)
+            sink.start(SourceInfo("cam1", 0, 64, 48, time_source="host", live=True), "rtsp://x")
+            sink.event(caption(3))
+            sink.event(caption(4))
+            assert server.flush(60)
+        finally:
+            free.set()
+            sink.close()
+    told = [parse_event(one.body) for one in _all_stored(tmp_path / "s.db")]
+    after = [e.data for e in told if e.data.stream != "fill"]
+    assert [(e.stream, e.event_id.rpartition("/")[2]) for e in after if e.stream != "bus"] == [
+        ("cam1", "0"),
+        ("cam1", "3"),
+        ("cam1", "4"),
+    ]
+    assert [e.stream for e in after] == ["cam1", "bus", "cam1", "cam1"]
+    assert isinstance(after[1], AlarmData)
+    assert (after[1].code, after[1].message[:9]) == ("events_lost", "2 events ")
+
+
+def _all_stored(path: Path) -> list[Any]:
+    reader = StoreReader(path)
+    pages = [reader.page(0)]
+    while pages[-1].upto < pages[-1].last:
+        pages.append(reader.page(pages[-1].upto))
+    reader.close()
+    return [one for page in pages for one in page.stored]
 
 
 def test_commands_reach_a_run_and_give_away_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
