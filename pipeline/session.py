@@ -94,7 +94,7 @@ class Session:
         self._on_progress, self._on_notice, self._on_failure = on_progress, on_notice, on_failure
         self._clips = None if clips is None else Clips(clips, graph, self._runner.clip, self._notice)
         self._streams = {spec.stream: StreamLog(spec.uri) for spec in specs}
-        self._adding = threading.Lock()
+        self._adding = threading.RLock()
         self._merger = EventMerger([spec.stream for spec in specs], graph.event_edges)
         self._live_mergers: dict[str, tuple[int, EventMerger]] = {}
         """Stream -> its open epoch, and the order in it."""
@@ -150,7 +150,7 @@ class Session:
         """
         with self._adding:
             known = self._streams.get(spec.stream)
-            if known is not None and known.end is None:
+            if known is not None and not known.over:
                 raise UsageError(f"there is a stream {spec.stream!r} already; remove it first, or choose another name.")
             before = self._streams
             self._streams = {**before, spec.stream: StreamLog(spec.uri)}  # replaced, since it may be read meanwhile
@@ -297,13 +297,21 @@ class Session:
         self.progress.events += 1
         if event.kind == "caption":
             self.progress.latest_caption = str(getattr(event.data, "text", ""))
-        self._each("event", event, stream=event.data.stream)
         if event.kind == "stream" and event.phase == "end":
-            stream = self._streams[event.data.stream]
-            if stream.opened and stream.end is not None:
-                self._each("finish", stream.name, stream.end, stream=stream.name)
-            self._runner.release(event.data.stream)
+            with self._adding:  # a sink may tell somebody who adds a stream of this name at once
+                self._tell_end(event)
+        else:
+            self._each("event", event, stream=event.data.stream)
         return event
+
+    def _tell_end(self, event: Event) -> None:
+        """Tell the last event of a stream, and free its name."""
+        stream = self._streams[event.data.stream]
+        self._each("event", event, stream=stream.name)
+        if stream.opened and stream.end is not None:
+            self._each("finish", stream.name, stream.end, stream=stream.name)
+        self._runner.release(stream.name)
+        stream.over = True
 
     def _abort(self) -> Iterator[Event]:
         """After an error: end the streams that are open, so that the log says that it is partial."""

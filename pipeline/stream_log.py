@@ -41,6 +41,8 @@ class StreamLog:
         """Whether its source could be opened."""
         self.end: End | None = None
         """How the stream ended, None before that."""
+        self.over = False
+        """Whether its end has been told to all, so that another stream may have its name."""
         self.epoch = 0
         """The epoch of the packets."""
         self.media_time = 0.0

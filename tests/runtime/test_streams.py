@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from onlooker.operators.contract import End
+from onlooker.operators.events import Event
 from onlooker.pipeline.errors import UsageError
 from onlooker.pipeline.runtime.batch import SourceSpec
 from onlooker.pipeline.runtime.local import LocalRunner
 from onlooker.pipeline.runtime.ray_runner import RayRunner
 from onlooker.pipeline.session import Runner, Session
+from onlooker.pipeline.sinks.base import Sink
 from tests.decode.live.sources import gone, held, wait_until
 from tests.e2e.live_runs import LiveRun, check_stream, live_graph
 
@@ -77,6 +81,56 @@ def test_a_stream_may_be_removed_before_it_ran_and_then_be_added_again(runner: t
         run.more_captions("one")
     assert {e.data.reason for e in run.states("two") if e.phase == "end"} == {"removed"}
     check_stream(run, "one")
+
+
+class _Replacing(Sink):
+    """Lets another thread add a stream again as soon as its end is told, as a subscriber of a bus might."""
+
+    def __init__(self) -> None:
+        self.finished: list[str] = []
+        self.failed: list[Exception] = []
+        self.again: threading.Thread | None = None
+
+    def open(self) -> None:
+        return
+
+    def begin(self, session: Session) -> None:
+        self._session = session
+
+    def event(self, event: Event) -> None:
+        if event.kind == "stream" and event.phase == "end" and event.data.stream == "two" and self.again is None:
+            self.again = threading.Thread(target=self._add)
+            self.again.start()
+            self.again.join(0.5)  # the sinks are slow
+
+    def _add(self) -> None:
+        try:
+            self._session.add(SourceSpec(PATTERN, "two"))
+        except UsageError as error:
+            self.failed.append(error)
+
+    def finish(self, stream: str, end: End) -> None:
+        self.finished.append(stream)
+
+    def close(self) -> None:
+        return
+
+
+def test_a_stream_added_while_the_end_of_the_one_before_is_told_is_another_one() -> None:
+    before, sink = held(), _Replacing()
+    with LiveRun(live_graph(), {"one": PATTERN, "two": PATTERN}, sinks=[sink]) as run:
+        sink.begin(run.session)
+        run.more_captions("two")
+        run.session.remove("two")
+        run.until(lambda: "ended" in run.statuses("two"))
+        assert sink.again is not None
+        sink.again.join(60)
+        assert not sink.failed and sink.finished == ["two"]
+        run.more_captions("two")
+        run.session.remove("two")
+        run.until(lambda: run.statuses("two").count("ended") == 2)
+    assert sink.finished == ["two", "two", "one"]
+    wait_until(lambda: held() == before)
 
 
 def test_a_run_may_stay_while_nothing_is_watched(runner: type[Runner]) -> None:
