@@ -195,8 +195,9 @@ class LiveSource(Source[LiveCursor]):
         """End the stream soon. See `Source.interrupt`."""
         self._interrupted = True
         self._may_begin.set()
-        if self._reader is not None:
-            self._reader.interrupt()
+        reader = self._reader  # which the reading thread may take away; a signal handler must not wait for a lock
+        if reader is not None:
+            reader.interrupt()
 
     def close(self) -> None:
         """Leave no process and no socket behind."""
