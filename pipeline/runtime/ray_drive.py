@@ -336,7 +336,7 @@ class Drive:
         delivered = None if feed.last is None else fetch(feed.last)
         ray.kill(feed.actor)
         if isinstance(delivered, Batch):
-            if delivered.end is not None:
+            if delivered.final:
                 return
             delivered = Batch(delivered.stream, cursor=delivered.cursor)
         self._start_source(feed, delivered if isinstance(delivered, Batch) else None)
