@@ -30,6 +30,8 @@ CLIP_SECONDS = 60.0
 """How much of a live source is kept, and the most that is cut out of a file for one event."""
 # Longer than a source takes to answer; only a source that was lost does not.
 _PATIENCE = 4.0
+# Batches of one stream that may wait behind its events; beyond it events do without clips until that is made up for.
+_MOST_WAITING = 300
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ class Clips:
                 lane.work.popleft()
             elif due.kind not in self._kinds or due.phase != "end" or due.t_end is None:
                 yield due
+            elif len(lane.work) > _MOST_WAITING:
+                yield self._miss(due, "events end faster than clips can be cut; ask for those of fewer (--clip-of)")
             elif streams[due.data.stream].live and self._recorded:
                 self._ask_for_clip(lane, due, due.t_end)
             else:

@@ -91,7 +91,7 @@ def cut(
     ahead = next(float(pts * time_base) - entry.t for entry, pts, _ in timed if entry.epoch == epoch)
     try:
         picture = picture_of(video, t_start + ahead, t_end + ahead)
-    except (av.error.FFmpegError, OSError, ValueError):
+    except (av.error.FFmpegError, OSError, ValueError, OverflowError):
         picture = b""  # the clip is worth having without one
     return CutVideo(video, suffix, min(times), max(times), picture)
 
@@ -146,7 +146,7 @@ def _mux(template: Any, time_base: Fraction, timed: Sequence[tuple[Entry, int, i
                     packet.is_keyframe = entry.key
                     container.mux(packet)
             return file.getvalue(), suffix
-        except (av.error.FFmpegError, ValueError) as error:
+        except (av.error.FFmpegError, ValueError, OverflowError) as error:  # times may be any 64 bits
             why = getattr(error, "strerror", None) or type(error).__name__
     raise ClipError(f"this kind of video goes into no clip ({why})")
 

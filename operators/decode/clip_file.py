@@ -60,7 +60,7 @@ def cut_file(
                     return cut(stream, unit, entries, _EPOCH, t_start, t_end)
     except SourceError as error:
         raise ClipError(str(error)) from None
-    except (av.error.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise ClipError(f"{name}: cannot be cut ({why})") from None
     raise ClipError(f"{name}: shows nothing at this time")

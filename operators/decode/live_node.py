@@ -15,7 +15,7 @@ from ..contract import Clip, ClipRequest, Config, Context, End, Source, SourceIn
 from ..packets import Frame, Packet
 from .live.address import LiveAddress, parse_source
 from .live.items import ClipCut, EpochStart, Item, LiveFrame, Notice, StateChange
-from .live.options import HardwareDecoding, LiveOptions
+from .live.options import LARGEST_RECORD, HardwareDecoding, LiveOptions
 from .live.rate import RateControl
 from .live.reader import LiveReader
 
@@ -58,7 +58,9 @@ class LiveSourceConfig(Config):
     stall_after: float = Field(3.0, gt=0, description="without a frame for this long the stream counts as stalled")
     reconnect_after: float = Field(8.0, gt=0, description="without a frame for this long it is connected anew")
     record: float = Field(0.0, ge=0, description="keep the last seconds for clips of events; 0 for none")
-    record_bytes: int = Field(64 << 20, ge=1, description="largest size of what is kept for clips, in memory")
+    record_bytes: int = Field(
+        64 << 20, ge=1, le=LARGEST_RECORD, description="largest size of what is kept for clips, in memory"
+    )
     backoff_first: float = Field(0.5, ge=0, description="longest wait before the first new attempt")
     backoff_cap: float = Field(30.0, ge=0, description="longest wait before any attempt")
     refused_wait: float = Field(60.0, ge=0, description="longest wait after a wrong password or path")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from onlooker.operators.decode import open_video
-from onlooker.operators.decode.clip import ClipError, CutVideo
+from onlooker.operators.decode.clip import ClipError, CutVideo, Entry, cut
 from onlooker.operators.decode.clip_file import cut_file
 from tests.videos import MATRICES, frame_number, set_display_matrix, write_audio, write_two_streams, write_video
 
@@ -75,6 +75,21 @@ def test_what_cannot_be_cut_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(ClipError, match=path.name) as error:
             cut_file(path, 0.0, 1.0)
         assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
+
+
+def test_times_that_no_file_can_hold_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 10, codec_options={"bf": "0"})
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        entries = [
+            Entry(bytes(packet), packet.is_keyframe, packet.pts, packet.dts, packet.duration or 0, 0.0, epoch=1)
+            for packet in container.demux(stream)
+            if packet.size
+        ]
+        assert stream.time_base is not None and cut(stream, stream.time_base, entries, 1, 0.0, 1.0).video
+        entries[0].dts, entries[1].pts = -(1 << 62), (1 << 63) - 1
+        with pytest.raises(ClipError, match="goes into no clip"):
+            cut(stream, stream.time_base, entries, 1, 0.0, 1.0)
 
 
 def test_nothing_of_the_file_stays_open(tmp_path: Path) -> None:

@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from onlooker.pipeline.clips import CLIP_KINDS, ClipSettings
+from onlooker.operators.contract import Clip, ClipRequest, SourceInfo
+from onlooker.operators.events import Event
+from onlooker.pipeline.clips import CLIP_KINDS, Clips, ClipSettings
 from onlooker.pipeline.errors import OutputError, UsageError
 from onlooker.pipeline.sinks.clips import ClipFolder
+from onlooker.pipeline.stream_log import StreamLog
+from tests.bus.buses import caption
+from tests.e2e.number_reader import reader_graph
 
 from .parts import small_files
 
@@ -106,3 +111,25 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_only_some_kinds_of_events_have_clips() -> None:
     with pytest.raises(UsageError, match="there are no clips of 'stream'"):
         ClipSettings("clips", ("query", "stream"))
+
+
+def test_events_that_end_faster_than_clips_are_cut_do_not_pile_up(tmp_path: Path) -> None:
+    asked: list[ClipRequest] = []
+    notices: list[str] = []
+
+    def ask(stream: str, request: ClipRequest) -> None:
+        asked.append(request)
+
+    log = StreamLog("rtsp://door")
+    log.begin(SourceInfo("door", 0, 64, 48, time_source="host", live=True), opened=True)
+    clips = Clips(ClipSettings(tmp_path), reader_graph(record=60.0), ask, notices.append)
+    clips.open()
+    told: list[Event] = []
+    for number in range(1000):
+        told += clips.through({"door": log}, "door", (), iter([caption(number, "door")]))
+    assert not told and len(asked) == 1, "the first waits, and all behind it"
+    told += clips.through({"door": log}, "door", [Clip(asked[0].number, error="none")], iter(()))
+    assert 500 < len(told) < 1000 and len(asked) == 2, "no more wait than can be caught up with"
+    told += clips.rest({"door": log})
+    assert [event.t_start for event in told] == list(range(1000))
+    assert any("faster than clips" in notice for notice in notices)

@@ -7,7 +7,10 @@ from typing import Any, Literal, get_args
 
 from .handoff import DropPolicy
 
-__all__ = ["HardwareDecoding", "LiveOptions"]
+__all__ = ["LARGEST_RECORD", "HardwareDecoding", "LiveOptions"]
+
+LARGEST_RECORD = 200 << 20
+"""Bytes; a clip may hold all that is kept, and must fit into one message of the decoding process."""
 
 HardwareDecoding = Literal["auto", "none", "cuda", "vaapi"]
 
@@ -67,8 +70,10 @@ class LiveOptions:
             raise ValueError("times must satisfy 0 < stall_after <= reconnect_after and 0 < connect_timeout")
         if self.longest_wait is not None and (self.policy == "block" or not self.longest_wait > 0):
             raise ValueError(f"longest_wait must be positive, and block drops nothing, got {self.longest_wait}")
-        if self.queue < 1 or self.threads < 0 or self.record < 0 or self.record_bytes < 1:
-            raise ValueError("queue and record_bytes must be positive, threads and record not negative")
+        if self.queue < 1 or self.threads < 0 or self.record < 0:
+            raise ValueError("queue must be positive, threads and record not negative")
+        if not 1 <= self.record_bytes <= LARGEST_RECORD:
+            raise ValueError(f"record_bytes must be from 1 to {LARGEST_RECORD}, got {self.record_bytes}")
 
     def to_wire(self) -> dict[str, Any]:
         """Return plain values."""
