@@ -40,7 +40,7 @@ def make_sinks(args: argparse.Namespace, specs: Sequence[SourceSpec], graph: Gra
         make = _MAKERS[option]
         for stream, path in files.items():
             sink = make(path, graph)
-            sink.stream = stream if len(specs) > 1 else None
+            sink.stream = stream  # also where it is the only one: another camera may be added
             sinks.append(sink)
     return sinks
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import av
 
+from onlooker.pipeline.cli.outputs import make_sinks
+from onlooker.pipeline.runtime.batch import SourceSpec
 from onlooker.pipeline.simulate import SimulatedCamera
 from onlooker.pipeline.sinks.live_video import LiveVideoSink
 from onlooker.pipeline.sinks.report import ReportSink
@@ -66,6 +69,19 @@ def test_outputs_of_a_camera_killed_and_restarted_tell_of_both_epochs_in_order(t
     with av.open(str(annotated.path)) as container:
         shown = [float(frame.time) for frame in container.decode(video=0)]  # type: ignore[arg-type]
     assert shown == sorted(shown) and sum(t >= second[0][0] / 1000 - 0.01 for t in shown) >= 5
+
+
+def test_a_camera_that_is_added_leaves_the_output_of_the_first_alone(tmp_path: Path) -> None:
+    path, graph = tmp_path / "one.vtt", live_graph()
+    options = dict.fromkeys(("events", "vtt", "srt", "activitynet", "report", "video"))
+    args = argparse.Namespace(**{**options, "vtt": str(path)})
+    with LiveRun(graph, {"one": PATTERN}, sinks=make_sinks(args, [SourceSpec(PATTERN, "one")], graph)) as run:
+        run.more_captions("one")
+        run.session.add(SourceSpec(PATTERN, "two"))
+        run.more_captions("two")
+        run.more_captions("one")
+    assert run.session.failures == []
+    assert path.read_text().count("-->") == len(run.captions("one"))
 
 
 def test_each_of_several_streams_has_an_output_of_its_own(tmp_path: Path) -> None:
