@@ -128,8 +128,10 @@ def test_subscriptions_are_bounded_and_who_asks_for_too_many_is_cut(tmp_path: Pa
         good.wait()
         connection = tcp(address)
         greet(connection, b"SUB")
+        number, until = 0, time.monotonic() + 120
         with pytest.raises(OSError):
-            for number in range(0, 1_000_000, 1000):
+            while time.monotonic() < until:
+                number += 1000
                 connection.sendall(b"".join(frame(b"\1v1/%d/" % n) for n in range(number, number + 1000)))
         connection.close()
         eventually(lambda: server.counters()["cut"] == 1)
