@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from .session import Session
 __all__ = ["SessionCommands"]
 
 # A pattern can read any file of this machine, and a file is none of the business of whoever is elsewhere.
+_ENVIRONMENT = re.compile(r"\$\{env:", re.IGNORECASE)
 _SOURCES = {"rtsp", "http", "rtmp", "srt", "udp", "tcp", "device"}
 
 
@@ -93,6 +95,8 @@ class SessionCommands:
         return {"accepted": 1, "ask": name}
 
     def _add(self, session: Session, source: str, stream: str | None) -> dict[str, Any]:
+        if _ENVIRONMENT.search(source):  # or whoever may give commands could send any of them to a host of theirs
+            raise UsageError("the address of a camera may name ${secret:NAME} here, but no environment variable.")
         uri = self._secrets.resolve(source, "the source")
         if parse_source(uri).kind not in _SOURCES:
             raise UsageError("only cameras can be added from elsewhere: rtsp, http, rtmp, srt, udp, tcp or a webcam.")
