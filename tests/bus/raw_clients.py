@@ -38,7 +38,8 @@ class RawClient:
 
     def send(self, **members: Any) -> str:
         self._count += 1
-        self.dealer.send(json.dumps({"v": 1, "id": str(self._count), **members}).encode())
+        with contextlib.suppress(zmq.Again):  # a client whose key was refused has nobody to send to
+            self.dealer.send(json.dumps({"v": 1, "id": str(self._count), **members}).encode(), zmq.NOBLOCK)
         return str(self._count)
 
     def ask(self, *, seconds: float = PATIENCE, **members: Any) -> tuple[dict[str, Any], list[bytes]]:

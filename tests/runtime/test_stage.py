@@ -196,6 +196,18 @@ def test_a_fresh_state_hears_wishes_again_but_no_old_question() -> None:
     assert harness.calls() == [({"left": [2.0]}, 2.0, ["query.add", "ask"])], "the new question, not the old one"
 
 
+def test_a_stream_that_comes_later_hears_what_all_were_told() -> None:
+    harness = Harness(ports=("left",))
+    find, forget = Control("query.add"), Control("query.remove")
+    for control in (find, forget, find):
+        harness.step(control=(control,))
+        harness.step(stream="yard", control=(control,))
+    harness.step(control=(Control("own", stream="cam"), Control("ask", lasting=False)))
+    harness.step({"left": 1.0}, stream="late", left=[1.0])
+    assert harness.calls("late") == [({"left": [1.0]}, 1.0, ["query.remove", "query.add"])], "each once, the last last"
+    assert [kinds for _, _, kinds in harness.calls("yard")] == [["query.add"], ["query.remove"], ["query.add"]]
+
+
 def test_streams_do_not_mix() -> None:
     harness = Harness(ports=("left",))
     harness.step({"left": 1.0}, left=[1.0])
