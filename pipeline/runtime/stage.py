@@ -51,6 +51,8 @@ class StageSnapshot:
     """Stream -> the epoch that the states belong to."""
     controls: dict[str, list[Control]] = field(default_factory=dict)
     """Stream -> what it was told so far: a fresh state of the next epoch must hear it too."""
+    wishes: list[Control] = field(default_factory=list)
+    """What all streams were told: one that is added later must hear it too."""
     ended: set[str] = field(default_factory=set)
     """Streams that are over; what still comes for them, such as a late control packet, passes untouched."""
 
@@ -143,8 +145,11 @@ class Stage:
             memory.ended.discard(stream)  # a stream that was removed may be added again
         if stream in memory.ended:
             return False
-        if batch.control:
-            memory.controls.setdefault(stream, []).extend(c for c in batch.control if c.lasting)
+        for control in batch.control:
+            if control.lasting:
+                known = memory.wishes if control.stream is None else memory.controls.setdefault(stream, [])
+                # Each stream brings it, and the same wish may come again and again: the last time counts.
+                known[:] = [*(c for c in known if c != control), control]
         # Where the end of the epoch before went to another replica, or was lost with its source, it counts as over.
         if (batch.packets or batch.end is not None) and memory.epochs.setdefault(stream, batch.epoch) != batch.epoch:
             memory.epochs[stream] = batch.epoch
@@ -171,7 +176,8 @@ class Stage:
             memory = self._node_stream(node, operator, batch.stream)
             told = tuple(batch.control)
             if memory.fresh:
-                told = (*self._memory.controls.get(batch.stream, ()), *(c for c in told if not c.lasting))
+                lasting = (*self._memory.wishes, *self._memory.controls.get(batch.stream, ()))
+                told = (*lasting, *(c for c in told if not c.lasting))
             inputs = _gather(node, memory, batch, told)
             if inputs is not None:
                 calls.append((batch, memory, inputs))
