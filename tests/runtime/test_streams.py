@@ -67,7 +67,7 @@ def test_streams_come_and_go_while_others_are_watched(runner: type[Runner]) -> N
         run.session.add(SourceSpec(PATTERN, "late"))
     wait_until(lambda: not source_actors())
     if runner is LocalRunner:
-        wait_until(lambda: held() == before)
+        wait_until(lambda: _no_more_than(before))
 
 
 def test_a_stream_may_be_removed_before_it_ran_and_then_be_added_again(runner: type[Runner]) -> None:
@@ -81,6 +81,11 @@ def test_a_stream_may_be_removed_before_it_ran_and_then_be_added_again(runner: t
         run.more_captions("one")
     assert {e.data.reason for e in run.states("two") if e.phase == "end"} == {"removed"}
     check_stream(run, "one")
+
+
+def _no_more_than(before: tuple[set[int], int, int]) -> bool:
+    """Whether nothing was left behind; something of the tests before may have gone meanwhile."""
+    return all(now <= then for now, then in zip(held(), before, strict=True))  # type: ignore[operator]
 
 
 class _Replacing(Sink):
@@ -130,7 +135,7 @@ def test_a_stream_added_while_the_end_of_the_one_before_is_told_is_another_one()
         run.session.remove("two")
         run.until(lambda: run.statuses("two").count("ended") == 2)
     assert sink.finished == ["two", "two", "one"]
-    wait_until(lambda: held() == before)
+    wait_until(lambda: _no_more_than(before))
 
 
 def test_a_run_may_stay_while_nothing_is_watched(runner: type[Runner]) -> None:
