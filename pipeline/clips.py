@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from os import PathLike, fspath
 
 from onlooker.operators.contract import Clip, ClipRequest
-from onlooker.operators.decode.clip import CLIP_TAIL, ClipError
 from onlooker.operators.events import Event, Side
 
 from .errors import UsageError
@@ -165,12 +164,14 @@ class Clips:
         self._ask(event.data.stream, ClipRequest(self._asked, event.data.media_epoch, t_start, t_end))
 
     def _cut_file(self, event: Event, stream: StreamLog, t_end: float) -> Event:
-        from onlooker.operators.decode.clip_file import cut_file
-
         if stream.live:
             return self._miss(event, "this source keeps nothing, or is over")
         if stream.counters.get("clock_jumps"):
             return self._miss(event, "the clock of this file jumps, so that no time can be found in it again")
+        # libav is loaded where clips are cut, not whenever the command line starts.
+        from onlooker.operators.decode.clip import CLIP_TAIL, ClipError
+        from onlooker.operators.decode.clip_file import cut_file
+
         t_start = max(event.t_start, t_end - CLIP_SECONDS)
         try:
             cut = cut_file(stream.uri, t_start, t_end, tail=CLIP_TAIL, video_stream=self._video_stream)
