@@ -122,7 +122,10 @@ def test_a_subscriber_that_is_stopped_is_dropped_and_comes_back(tmp_path: Path) 
             process.communicate()
 
 
-def test_subscriptions_are_bounded_and_who_asks_for_too_many_is_cut(tmp_path: Path) -> None:
+def test_subscriptions_are_bounded_and_who_asks_for_too_many_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onlooker.pipeline.bus.guard._SUBSCRIPTIONS", 4096)
     address = free_address()
     with bus(address, tmp_path / "s.db", heartbeat=0.1) as server, client(address) as good:
         good.wait()
