@@ -27,6 +27,7 @@ __all__ = [
     "QueryEvent",
     "Side",
     "StreamData",
+    "STREAM_NAME",
     "StreamEvent",
     "canonical_line",
     "make_event",
@@ -41,7 +42,8 @@ Phase = Literal["new", "update", "end"]
 _LIVE_DATA = ("message", "retry_in", "new_epoch", "ask")
 _LIVE_SIDE = ("age_ms", "counters", "clip", "clip_start", "key_frame")
 
-_STREAM_NAME = r"^[A-Za-z0-9._-]+$"
+STREAM_NAME = r"^[A-Za-z0-9._-]+$"
+"""What names of streams are made of."""
 
 
 def _seconds(value: float) -> float:
@@ -87,7 +89,7 @@ class Side(_Model):
 class EventData(_Model):
     """What all kinds of events say."""
 
-    stream: str = Field(pattern=_STREAM_NAME, description="Name of the stream.")
+    stream: str = Field(pattern=STREAM_NAME, description="Name of the stream.")
     media_epoch: int = Field(description="0 for files; first wall time of the epoch in ms for live streams.")
     event_id: str = Field(description="<stream>/<media_epoch>/<kind>/<event_no>: stable over all phases.")
     rev: int = Field(ge=0, description="Revision, 0, 1, 2 ... over all phases of the event.")

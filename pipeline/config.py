@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from onlooker.operators.events import STREAM_NAME
 from onlooker.operators.registry import source_class, suggest
 
 from .errors import GraphError
@@ -67,7 +68,7 @@ class RuntimeSpec(_Spec):
 class CameraSpec(_Spec):
     """One live source that belongs to a graph."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Name of the stream in the events.")
+    name: str = Field(pattern=STREAM_NAME, description="Name of the stream in the events.")
     url: str = Field(repr=False, description="Address, with ${env:NAME} or ${secret:NAME} for what is secret.")
 
 

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import zmq
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
+
+from onlooker.operators.events import STREAM_NAME
 
 from .alarms import Alarms
 from .guard import Guard, sender_key
 from .intake import GROUP, Given
 from .keys import ServerKeys
+from .members import Members, Name
 from .protocol import PAGE_BYTES, VERSION, ProtocolError, dumps, loads
 from .record import Record
 from .requests import Command, RequestError
@@ -34,43 +37,38 @@ _COMMAND_SECONDS = 10.0
 _MOST_RUNS = 1024
 
 _Done = Callable[[dict[str, Any] | RequestError], None]
-_RUN = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=64)]
-_NAME = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=120)]
+_RUN = Annotated[str, StringConstraints(pattern=STREAM_NAME, max_length=64)]
 
 
-class _Members(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class _Put(_Members):
+class _Put(Members):
     run: _RUN
     n: Annotated[int, Field(ge=1, lt=1 << 53)]
     count: Annotated[int, Field(ge=1, le=GROUP)]
 
 
-class _Alive(_Members):
+class _Alive(Members):
     run: _RUN
-    streams: Annotated[list[_NAME], Field(max_length=1024)] = []
+    streams: Annotated[list[Name], Field(max_length=1024)] = []
 
 
-class _Bye(_Members):
+class _Bye(Members):
     run: _RUN
 
 
-class _Why(_Members):
+class _Why(Members):
     code: Annotated[str, StringConstraints(pattern=r"^[a-z_]+$", max_length=40)]
     message: Annotated[str, Field(max_length=1000)]
 
 
-class _Obeyed(_Members):
+class _Obeyed(Members):
     id: Annotated[str, Field(max_length=64)]
     ok: bool
-    stream: _NAME | None = None
+    stream: Name | None = None
     ask: Annotated[str, Field(max_length=64)] | None = None
     error: _Why | None = None
 
 
-_MESSAGES: Mapping[Any, type[_Members]] = {"put": _Put, "alive": _Alive, "bye": _Bye, "done": _Obeyed}
+_MESSAGES: Mapping[Any, type[Members]] = {"put": _Put, "alive": _Alive, "bye": _Bye, "done": _Obeyed}
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import zmq
 
-from onlooker.operators.events import Event, Phase
+from onlooker.operators.events import STREAM_NAME, Event, Phase
 
 from ..errors import UsageError
 from .dial import BusBroken, BusUnreachable, Line, client_keys
@@ -33,7 +33,6 @@ _LOOK_EVERY = 0.5  # seconds that one may wait at most
 _SILENT = 3  # heartbeats that fail to come until a bus counts as gone
 _BATCH = 256  # messages taken at a time
 _RECENT = 4096  # events whose ids are remembered
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class MissedEvents(UserWarning):
@@ -243,7 +242,7 @@ class Receiver:
 def _several(names: str | Sequence[str] | None, what: str) -> tuple[str, ...]:
     found = () if names is None else (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
     for name in found:
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(STREAM_NAME, name):
             raise UsageError(f"no name of a {what}: {name!r}; it is made of letters, digits, '.', '_' and '-'.")
     return found
 

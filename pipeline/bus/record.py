@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from onlooker.operators.events import Event, Phase
 
+from .members import Name
 from .protocol import BODY_BYTES, Header, ProtocolError, topic
 
 __all__ = ["Record", "Stored"]
@@ -74,13 +75,19 @@ class Stored(NamedTuple):
     header: Header
     body: bytes
 
+    @property
+    def seq(self) -> int:
+        """Its number in the store; only of events that are in it."""
+        assert self.header.seq is not None, "an event that was never stored has no number"
+        return self.header.seq
+
     def frames(self) -> list[bytes]:
         """Topic, header, body."""
         return [topic(self.stream, self.kind), self.header.to_bytes(), self.body]
 
 
 class _Data(BaseModel):
-    stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=120)]
+    stream: Name
     event_id: Annotated[str, Field(max_length=200)]
     rev: Annotated[int, Field(ge=0)]
     phase: Phase

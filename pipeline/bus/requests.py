@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
+from .members import Members, Name
 from .protocol import PAGE_BYTES, PAGE_EVENTS, VERSION, ProtocolError, dumps, loads
 from .record import Stored
 from .store_read import StoreReader
@@ -29,8 +30,7 @@ __all__ = [
 _LONGEST_ID = 64
 _SEQ = Annotated[int, Field(ge=0, lt=1 << 53)]
 _TIME = Annotated[float, Field(strict=False, allow_inf_nan=False)]
-_NAME = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=120)]
-_NAMES = Annotated[list[_NAME], Field(max_length=256)]
+_NAMES = Annotated[list[Name], Field(max_length=256)]
 _WORDS = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 _LIMIT = Annotated[int, Field(ge=1, le=PAGE_EVENTS)]
 _PART = Annotated[float, Field(strict=False, ge=0, le=1)]
@@ -65,30 +65,24 @@ TakeCommand = Callable[[Command, Callable[[dict[str, Any] | RequestError], None]
 """Takes a command, must not block, and calls back once, from any thread, with members of the reply or a refusal."""
 
 
-class _Members(BaseModel):
-    """Later versions add members: those that are not known are passed over."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class _Hello(_Members):
+class _Hello(Members):
     pass
 
 
-class _AfterSeq(_Members):
+class _AfterSeq(Members):
     seq: _SEQ
     epoch: Annotated[str, Field(max_length=64)] | None = None
 
 
-class _AfterTime(_Members):
+class _AfterTime(Members):
     time: _TIME
 
 
-class _Oldest(_Members):
+class _Oldest(Members):
     oldest: Literal[True]
 
 
-class _Replay(_Members):
+class _Replay(Members):
     after: _AfterSeq | _AfterTime | _Oldest
     until: _SEQ | None = None
     streams: _NAMES = []
@@ -96,18 +90,18 @@ class _Replay(_Members):
     limit: _LIMIT = PAGE_EVENTS
 
 
-class _Snapshot(_Members):
+class _Snapshot(Members):
     streams: _NAMES = []
     kinds: _NAMES = []
     after: _SEQ = 0
     limit: _LIMIT = PAGE_EVENTS
 
 
-class _Streams(_Members):
+class _Streams(Members):
     pass
 
 
-class _Search(_Members):
+class _Search(Members):
     text: _WORDS
     since: _TIME | None = None
     until: _TIME | None = None
@@ -116,23 +110,23 @@ class _Search(_Members):
     limit: _LIMIT = 50
 
 
-class _Query(_Members):
+class _Query(Members):
     text: _WORDS
-    stream: _NAME | None = None
+    stream: Name | None = None
 
 
-class _AddStream(_Members):
+class _AddStream(Members):
     source: Annotated[str, Field(min_length=1, max_length=2000)]
-    stream: _NAME | None = None
-    run: _NAME | None = None
+    stream: Name | None = None
+    run: Name | None = None
 
 
-class _RemoveStream(_Members):
-    stream: _NAME
+class _RemoveStream(Members):
+    stream: Name
 
 
-class _Ask(_Members):
-    stream: _NAME
+class _Ask(Members):
+    stream: Name
     box: Annotated[list[_PART], Field(min_length=4, max_length=4)] | None = None
 
     @model_validator(mode="after")
@@ -142,7 +136,7 @@ class _Ask(_Members):
         return self
 
 
-_QUESTIONS: dict[str, type[_Members]] = {
+_QUESTIONS: dict[str, type[Members]] = {
     "hello": _Hello,
     "replay": _Replay,
     "snapshot": _Snapshot,

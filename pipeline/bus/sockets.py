@@ -155,7 +155,7 @@ class Wake:
         """Wake it."""
         try:
             self._in.send(b"\0")
-        except (BlockingIOError, OSError):  # it has been woken often enough, or is gone
+        except OSError:  # it has been woken often enough, or is gone
             return
 
     def clear(self) -> None:

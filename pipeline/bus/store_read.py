@@ -127,7 +127,7 @@ class StoreReader:
                 limit,
                 max_bytes,
             )
-            return Page(found, _seq(found[-1]) if cut else max(after, end), last)
+            return Page(found, found[-1].seq if cut else max(after, end), last)
 
     def position(self, after: Mapping[str, Any]) -> Position:
         """Where to read on for one who says where he was; section 5 of the protocol, ``replay``.
@@ -301,12 +301,6 @@ def match_expression(text: str) -> str:
     clean = text.encode("utf-8", "replace").decode().replace("\0", " ")
     terms = dict.fromkeys(phrase or word for phrase, word in _QUOTED.findall(clean))
     return " AND ".join(f'"{term}"' for term in terms if any(map(str.isalnum, term)))
-
-
-def _seq(stored: Stored) -> int:
-    seq = stored.header.seq
-    assert seq is not None  # what comes from the store has a number
-    return seq
 
 
 def _number(value: Any) -> float:

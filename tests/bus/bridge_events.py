@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from onlooker.operators.backoff import Backoff
 from onlooker.operators.events import make_event
-from onlooker.pipeline.bus.bridges import Backoff, Bridge, make_bridges
+from onlooker.pipeline.bus.bridges import Bridge, make_bridges
 from onlooker.pipeline.bus.record import Record
 from onlooker.pipeline.bus.store import EventStore
 from onlooker.pipeline.secrets import Secrets
 
-QUICK = Backoff(0.02, 0.2)
+QUICK = partial(Backoff, 0.02, 0.2)
 
 
 def caption(stream: str, number: int, *, phase: Any = "end", run: str = "run1", text: str | None = None) -> Record:

@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from onlooker.pipeline.bus.bridges import Backoff, Bridge, make_bridges
+from onlooker.operators.backoff import Backoff
+from onlooker.pipeline.bus.bridges import Bridge, make_bridges
 from onlooker.pipeline.bus.record import Stored
 from onlooker.pipeline.bus.store import EventStore
 from onlooker.pipeline.bus.store_read import StoreReader
@@ -56,7 +57,7 @@ class HastyBridge(Bridge):
 def main(path: str, total: int, hasty: bool) -> None:
     store = EventStore(path)
     store.open()
-    (bridge,) = make_bridges([os.environ["BRIDGE"]], Secrets(), backoff=Backoff(0.05, 0.2))
+    (bridge,) = make_bridges([os.environ["BRIDGE"]], Secrets(), backoff=lambda: Backoff(0.05, 0.2))
     if hasty:
         bridge.__class__ = HastyBridge
     bridge.start(store, lambda line: print(line, file=sys.stderr, flush=True))

@@ -198,7 +198,8 @@ def test_nothing_is_left_behind(broker: Mosquitto, tmp_path: Path) -> None:
             one.settle()
         if turn == 2:
             before = me.num_fds(), threading.active_count()
-    assert (me.num_fds(), threading.active_count()) == before
+    # Threads of the server's side may end a moment later.
+    until(lambda: me.num_fds() <= before[0] and threading.active_count() <= before[1])
 
 
 def test_killed_its_will_is_told_and_every_event_arrives(broker: Mosquitto, listener: Listener, tmp_path: Path) -> None:

@@ -164,7 +164,8 @@ def test_nothing_is_left_behind(server: WebReceiver, tmp_path: Path) -> None:
             one.settle()
         if turn == 2:
             before = me.num_fds(), threading.active_count()
-    assert (me.num_fds(), threading.active_count()) == before
+    # Threads of the server's side may end a moment later.
+    until(lambda: me.num_fds() <= before[0] and threading.active_count() <= before[1])
 
 
 def test_a_bridge_begins_with_what_is_new_or_with_the_oldest_and_goes_on_where_it_was(

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from ...backoff import Backoff
 from ...errors import OnlookerError
 from .address import LiveAddress
-from .backoff import Backoff
 from .clock import Wall
 from .items import ClipCut, EpochStart, Item, LiveFrame, LiveState, Notice, StateChange
 from .options import LiveOptions

@@ -12,9 +12,9 @@ import yaml
 from ...secrets import Secrets
 from .address import BridgeAddress, parse_bridge
 from .failure import BridgeError
-from .outbox import Backoff, Bridge, BridgeStatus, check_distinct, close_bridges
+from .outbox import Bridge, BridgeStatus, MakeBackoff, check_distinct, close_bridges
 
-__all__ = ["Backoff", "Bridge", "BridgeError", "BridgeStatus", "close_bridges", "make_bridges", "read_bridges"]
+__all__ = ["Bridge", "BridgeError", "BridgeStatus", "close_bridges", "make_bridges", "read_bridges"]
 
 _TARGETS = {
     "mqtt": ".mqtt:MqttTarget",
@@ -27,14 +27,14 @@ _TARGETS = {
 
 
 def make_bridges(
-    specs: Sequence[str | Mapping[str, Any]], secrets: Secrets, *, backoff: Backoff | None = None
+    specs: Sequence[str | Mapping[str, Any]], secrets: Secrets, *, backoff: MakeBackoff | None = None
 ) -> list[Bridge]:
     """Make the bridges that addresses name; none of them connects before `Bridge.start`.
 
     Args:
         specs: addresses as ``--bridge`` takes them, or mappings as in a file (``to`` and settings), not resolved yet.
         secrets: where ``${env:NAME}`` and ``${secret:NAME}`` come from.
-        backoff: how long they wait after failures.
+        backoff: makes what says how long each waits after failures.
 
     Raises:
         BridgeError: one makes no sense, two are the same, or a library is not installed.
@@ -65,7 +65,7 @@ def read_bridges(path: str | Path) -> list[str | Mapping[str, Any]]:
     return bridges
 
 
-def _make(spec: str | Mapping[str, Any], secrets: Secrets, backoff: Backoff | None) -> Bridge:
+def _make(spec: str | Mapping[str, Any], secrets: Secrets, backoff: MakeBackoff | None) -> Bridge:
     address = parse_bridge(spec, secrets)
     module, _, name = _TARGETS[address.scheme].partition(":")
     target, settings = getattr(import_module(module, __package__), name).of(address)

@@ -22,6 +22,7 @@ from onlooker.operators.events import Phase
 from onlooker.operators.registry import suggest
 
 from ...secrets import Secrets
+from ..members import Name
 from ..record import Stored
 from .failure import BridgeError
 
@@ -39,7 +40,7 @@ def _listed(value: Any) -> Any:
 
 
 _Kinds = Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z_]+$")], ...], BeforeValidator(_listed)]
-_Streams = Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], ...], BeforeValidator(_listed)]
+_Streams = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
 
 
 class Settings(BaseModel):

@@ -8,7 +8,6 @@ bridge has one thread and one reader of the store, so the bus never waits for it
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,32 +15,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from onlooker.operators.backoff import Backoff
+
 from ..record import Stored
 from ..store import EventStore, StoreError
 from ..store_read import Page, StoreReader
 from .failure import BridgeError, Failure, Refused, Unreachable
 from .target import Context, Target
 
-__all__ = ["Backoff", "Bridge", "BridgeStatus", "check_distinct", "close_bridges"]
+__all__ = ["Bridge", "BridgeStatus", "MakeBackoff", "check_distinct", "close_bridges"]
 
 State = Literal["starting", "delivering", "failing", "closed"]
+MakeBackoff = Callable[[], Backoff]
 _log = logging.getLogger(__name__)
 _POLL = 1.0  # seconds; the longest that a commit goes unseen if nobody calls `wake`
 _GRACE = 0.2  # seconds beyond the deadline before the connection is cut
 _ABORT = 20.0  # seconds; the look-up of a name or a handshake cannot be cut
+_LONGEST_WAIT = 60.0  # seconds between two attempts
 _KEEP = 1.0  # seconds; how often a place is kept while nothing that was passed over had to be sent
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """How long to wait after failures in a row: doubled each time up to a limit, and for no two bridges the same."""
-
-    first: float = 1.0
-    most: float = 60.0
-
-    def delay(self, failures: int) -> float:
-        """Seconds to wait after the given number of failures."""
-        return min(self.first * 2.0 ** min(failures - 1, 30), self.most) * random.uniform(0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ class Bridge:
         name: under which its place is kept in the store.
         warning: something to be told at the start.
         since: where it begins if the store does not know the name: at what comes ``now``, or at the ``oldest`` event.
-        backoff: how long it waits after failures.
+        backoff: makes what says how long it waits after failures.
     """
 
     def __init__(
@@ -90,20 +81,20 @@ class Bridge:
         *,
         warning: str = "",
         since: Literal["now", "oldest"] = "now",
-        backoff: Backoff | None = None,
+        backoff: MakeBackoff | None = None,
     ) -> None:
         """Prepare; nothing is connected before `start`."""
         self.shown = target.shown
         self.name = name
         self._target = target
         self._warning, self._since = warning, since
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff() if backoff else Backoff(1.0, _LONGEST_WAIT)
         self._counters = _Counters()
         self._state: State = "starting"
         self._woken, self._closing, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._deadline = float("inf")
         self._opened = False
-        self._failed = self._refusals = 0
+        self._refusals = 0
         self._told_refusal = ""
         self._again: int | None = None
         """Where the batch ended that has to be sent again: another attempt is at the same events."""
@@ -260,7 +251,7 @@ class Bridge:
                     f"leaves out event {event.header.seq} ({event.stream}, {event.kind}) and others like it: "
                     f"{refusal.reason}; they stay in the store."
                 )
-            self._keep(_number(event))
+            self._keep(event.seq)
             return False
         return True
 
@@ -275,7 +266,7 @@ class Bridge:
 
     def _acknowledged(self, events: Sequence[Stored]) -> None:
         self._counters.sent += len(events)
-        self._keep(_number(events[-1]))
+        self._keep(events[-1].seq)
 
     def _keep(self, position: int) -> None:
         # One more than the number: 0 is what the store says of a name that it does not know.
@@ -284,7 +275,7 @@ class Bridge:
         self._store.set_cursor(self._cursor, position + 1)
 
     def _count_lost(self, page: Page) -> None:
-        first = _number(page.stored[0]) if page.stored else page.upto + 1
+        first = page.stored[0].seq if page.stored else page.upto + 1
         # Asked after the page was read: what was deleted before that is below it now.
         lost = min(first, self._store.oldest_seq) - 1 - self._position
         if lost > 0:
@@ -294,21 +285,22 @@ class Bridge:
 
     def _succeeded(self) -> None:
         if self._state == "failing":
-            self._tell(f"delivers again after {self._failed} attempts.")
+            self._tell(f"delivers again after {self._backoff.failures} attempts.")
         elif self._state == "starting":
             self._tell("connected.")
-        self._state, self._counters.reason, self._failed = "delivering", "", 0
+        self._state, self._counters.reason = "delivering", ""
+        self._backoff.reset()
 
     def _back_off(self, reason: str, after: float = 0.0) -> None:
         self._close_target()
-        self._failed += 1
         self._counters.failures += 1
+        wait = max(self._backoff.failed(), after)
         if self._stop.is_set():  # the failure is our own: `abort`
             return
         if self._state != "failing" or reason != self._counters.reason:
             self._tell(f"{reason}; events wait in the store, it tries again.")
         self._state, self._counters.reason = "failing", reason
-        self._closing.wait(max(self._backoff.delay(self._failed), after))
+        self._closing.wait(wait)
 
     def _close_target(self) -> None:
         if self._opened:
@@ -339,11 +331,6 @@ def check_distinct(bridges: Sequence[Bridge]) -> None:
         if bridge.name in seen:
             raise BridgeError(f"the bridge {bridge.shown} is given twice; leave one out, or give them names (?name=).")
         seen.add(bridge.name)
-
-
-def _number(event: Stored) -> int:
-    assert event.header.seq is not None, "an event of the store without a number"
-    return event.header.seq
 
 
 def _events(count: int) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onlooker.operators.decode.live.backoff import Backoff
+from onlooker.operators.backoff import Backoff
 
 
 def test_waits_double_up_to_the_cap_and_never_exceed_it() -> None:

@@ -10,8 +10,8 @@ __all__ = ["Backoff"]
 class Backoff:
     """Exponential waiting times with jitter and a cap; a slow, steady rhythm where trying harder cannot help.
 
-    Jitter keeps many cameras behind one router from coming back in step: each wait is drawn from the upper half of
-    its range ("equal jitter"), so it never exceeds the nominal time.
+    Jitter keeps many cameras behind one router, or bridges to one server, from coming back in step: each wait is
+    drawn from the upper half of its range ("equal jitter"), so it never exceeds the nominal time.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Backoff:
             factor: By how much each wait may exceed the one before.
             refused: Wait after the source answered but refused: a wrong password does not mend itself, and cameras
                 lock out who asks too often. Seconds.
-            settled: How long a stream must have been live for the next failure to count as the first, seconds.
+            settled: How long all must have been well for the next failure to count as the first, seconds.
             seed: For repeatable waits.
 
         Raises:
@@ -51,7 +51,7 @@ class Backoff:
 
         Args:
             refused: The source was reached and refused.
-            lived: Seconds for which frames had come before the failure.
+            lived: Seconds for which all had been well before the failure.
         """
         if lived >= self._settled:
             self.failures = 0
@@ -61,3 +61,7 @@ class Backoff:
         if refused:
             longest = max(longest, self._refused)
         return longest * (0.5 + 0.5 * self._random.random())
+
+    def reset(self) -> None:
+        """All is well: the next failure counts as the first."""
+        self.failures = 0
