@@ -1,0 +1,1 @@
+"""What people annotated as moments of videos, and features of such videos: the data that localizers learn from."""
