@@ -1,0 +1,1 @@
+"""UnLoc: one model for moment retrieval, temporal localization and action segmentation."""
