@@ -29,6 +29,19 @@ class Texts(NamedTuple):
     """(n, L) bool, false for fill; None = all are words."""
 
 
+class Pairs(NamedTuple):
+    """P videos and texts, aligned: what `Unloc.fuse` takes."""
+
+    video: Tensor
+    """(P, T, d)."""
+    text: Tensor
+    """(P, L, d)."""
+    mask: Tensor | None
+    """(P, N) bool."""
+    text_mask: Tensor | None
+    """(P, L) bool."""
+
+
 class Unloc(nn.Module):
     """The model. `score` is what streams and training use, `forward` has the reference's layouts.
 
@@ -161,22 +174,24 @@ class Unloc(nn.Module):
             detection: (B, N, 3 * n), such a triple per class, or (B, N, n + 2), all logits and shared displacements.
             Action segmentation: (B, T, n). In highlight detection n is 1.
         """
-        levels = self.fuse_all(self.encode_video(video), self.encode_texts(texts, text_mask), mask)
+        tokens = self.encode_video(video)
+        fused = self.fuse(*self.pair(tokens, self.encode_texts(texts, text_mask), mask))
+        levels = [level.reshape(len(tokens), -1, *level.shape[1:]) for level in fused.levels]  # B, n, T_l, d
         return self.layout(self.head(levels))
 
-    def fuse_all(self, video: Tensor, texts: Texts, mask: Tensor | None = None) -> list[Tensor]:
-        """Fused tokens (B, n, T_l, d) of each level: of videos (B, T, d) with all texts, or each with its own."""
-        videos, count = len(video), len(texts.tokens)
+    def pair(self, video: Tensor, texts: Texts, mask: Tensor | None = None) -> Pairs:
+        """Videos (B, T, d) with all n texts, video by video, or in highlight detection each with its own."""
+        count = len(texts.tokens)
         if self.config.task == "highlight_detection":
-            if videos != count:
-                raise ValueError(f"{count} texts for {videos} videos: in highlight detection each has its own")
-            fused, per_video = self.fuse(video, texts.tokens, mask, texts.mask), 1
-        else:
-            tokens = texts.tokens.repeat(videos, 1, 1)
-            text_mask = None if texts.mask is None else texts.mask.repeat(videos, 1)
-            steps = None if mask is None else mask.repeat_interleave(count, 0)
-            fused, per_video = self.fuse(video.repeat_interleave(count, 0), tokens, steps, text_mask), count
-        return [level.reshape(videos, per_video, *level.shape[1:]) for level in fused.levels]
+            if len(video) != count:
+                raise ValueError(f"{count} texts for {len(video)} videos: in highlight detection each has its own")
+            return Pairs(video, texts.tokens, mask, texts.mask)
+        return Pairs(
+            video.repeat_interleave(count, 0),
+            texts.tokens.repeat(len(video), 1, 1),
+            None if mask is None else mask.repeat_interleave(count, 0),
+            None if texts.mask is None else texts.mask.repeat(len(video), 1),
+        )
 
     def layout(self, scored: Scored) -> Tensor:
         """What the head says of (B, n) pairs, as the reference lays it out; see `forward`."""
