@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from onlooker.operators.localize.unloc.config import level_lengths
+
 __all__ = ["Anchors", "Normalizer", "Sampling", "Strategy", "anchors", "input_mask", "level_lengths"]
 
 Strategy = Literal["linspace", "random"]
@@ -89,11 +91,6 @@ class Anchors(NamedTuple):
     """(N,) level-0 steps."""
     strides: NDArray[np.float32]
     """(N,) level-0 steps between neighbours of the same level, the unit of displacements."""
-
-
-def level_lengths(frames: int, levels: int, stride: int = 2) -> tuple[int, ...]:
-    """Length of every pyramid level, fine to coarse: floor(T / stride^l)."""
-    return tuple(frames // stride**level for level in range(levels))
 
 
 def anchors(frames: int, levels: int, stride: int = 2) -> Anchors:
