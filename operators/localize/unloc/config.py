@@ -168,6 +168,7 @@ class UnlocConfig:
         project_video: a learnt projection to the fusion's width.
         project_text: the same for texts; None = only where the widths differ, or there is a text tower.
         projection_bias: projections have a bias.
+        similarity: the tower's own similarity of frame and text is an input too; see `similarity.py`.
         freeze_image: the image tower gets no gradient.
         freeze_text: the text tower gets none.
     """
@@ -183,6 +184,7 @@ class UnlocConfig:
     project_video: bool = True
     project_text: bool | None = None
     projection_bias: bool = False
+    similarity: bool = False
     freeze_image: bool = False
     freeze_text: bool = False
 
@@ -239,6 +241,8 @@ class UnlocConfig:
         )
 
     def _check_widths(self) -> None:
+        if self.similarity and (self.image or self.text or self.video_width != self.text_width):
+            raise ValueError("similarity compares features of frames and texts of one tower, which come in as features")
         for part, tower, width in (("video", self.image, self.video_width), ("text", self.text, self.text_width)):
             if tower is not None and tower.width != width:
                 raise ValueError(f"{part}_width {width} must be the width of its tower, {tower.width}")

@@ -17,6 +17,7 @@ from .blocks import init_lecun
 from .config import UnlocConfig
 from .fusion import Fused, Fusion
 from .heads import LinearHead, LocalizationHead, Scored
+from .similarity import Similarity
 from .towers import ImageTower, TextTower
 
 
@@ -62,6 +63,7 @@ class Unloc(nn.Module):
         for projection in (self.video_projection, self.text_projection):
             if projection is not None:
                 init_lecun(projection)
+        self.similarity = Similarity(config.video_width, width) if config.similarity else None
         self.fusion = Fusion(config.fusion, config.frames)
         self.head: LinearHead | LocalizationHead
         if config.head.kind == "linear":
@@ -77,8 +79,12 @@ class Unloc(nn.Module):
             return self.image(rgb)  # type: ignore[no-any-return]
 
     def project_video(self, features: Tensor) -> Tensor:
-        """Features of frames (..., video_width) to video tokens (..., d); frames do not see each other."""
-        return features if self.video_projection is None else self.video_projection(features)
+        """Features of frames (..., video_width) to video tokens (..., d); frames do not see each other.
+
+        With `similarity`, what it needs of a frame stands behind the token: (..., d + video_width + 1).
+        """
+        tokens = features if self.video_projection is None else self.video_projection(features)
+        return tokens if self.similarity is None else torch.cat([tokens, self.similarity.frames(features)], -1)
 
     def encode_text_tokens(self, ids: Tensor) -> Tensor:
         """Ids (n, length), filled up with 0, to projected tokens (n, length, d)."""
@@ -89,8 +95,9 @@ class Unloc(nn.Module):
         return self.project_texts(tokens)
 
     def project_texts(self, features: Tensor) -> Tensor:
-        """Features of texts (..., text_width) to text tokens (..., d)."""
-        return features if self.text_projection is None else self.text_projection(features)
+        """Features of texts (..., text_width) to text tokens (..., d); with `similarity` (..., d + text_width + 1)."""
+        tokens = features if self.text_projection is None else self.text_projection(features)
+        return tokens if self.similarity is None else torch.cat([tokens, self.similarity.texts(features)], -1)
 
     def pool_text(self, tokens: Tensor, ids: Tensor) -> Tensor:
         """The one of (n, length, d) tokens that stands for a text, (n, d).
@@ -110,7 +117,7 @@ class Unloc(nn.Module):
         """Score aligned pairs, each alone.
 
         Args:
-            video: (P, T, d) of `project_video`.
+            video: (P, T, d) of `project_video`, rows of zeros where there is no frame.
             text: (P, d) of pooled texts, or (P, L, d).
             mask: (P, N) bool of the steps of all levels, see `step_mask`; None = all may be looked at.
             text_mask: (P, L) bool of the text's tokens.
@@ -126,6 +133,10 @@ class Unloc(nn.Module):
     def fuse(self, video: Tensor, text: Tensor, mask: Tensor | None = None, text_mask: Tensor | None = None) -> Fused:
         """What `score` gives its head."""
         text = text[:, None] if text.ndim == 2 else text
+        if self.similarity is not None:
+            width = self.config.fusion.width
+            video = video[..., :width] + self.similarity(video[..., width:], text[:, 0, width:])
+            text = text[..., :width]
         fused: Fused = self.fusion(video, text, mask, text_mask)
         return fused
 
