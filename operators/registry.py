@@ -27,6 +27,7 @@ OPERATORS = {
     "dense_captioner": "onlooker.operators.caption.dense_node:DenseCaptioner",
     "paper_captioner": "onlooker.operators.caption.paper_node:PaperCaptioner",
     "query_localizer": "onlooker.operators.localize.node:QueryLocalizer",
+    "moment_localizer": "onlooker.operators.localize.moment_node:MomentLocalizer",
 }
 
 

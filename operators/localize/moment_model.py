@@ -1,0 +1,165 @@
+"""A trained localizer with its tower's text side, as the online operator uses it: vectors in, scores of windows out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import OnlookerError
+from ..packets import FloatArray
+from .unloc.model import Unloc
+from .windows import Window, WindowPlan
+
+if TYPE_CHECKING:
+    from ..tower import Tower
+
+__all__ = ["LocalizerFormError", "MomentModel", "MomentSettings", "window_plan"]
+
+
+class LocalizerFormError(OnlookerError):
+    """A localizer that cannot watch a stream; the message says why and what to do."""
+
+
+Asked = tuple[Window, FloatArray]
+"""A window and the (d,) vector of a text."""
+Said = tuple[FloatArray, FloatArray]
+"""(N,) logits and (N, 2) displacements."""
+
+
+@dataclass(frozen=True)
+class MomentSettings:
+    """What a localizer's own settings say about its use on streams."""
+
+    fps: float = 2.0
+    """Frames per second that it was trained with."""
+    hop: int | None = None
+    """Frames between windows; None: as few as its pyramid allows."""
+    settle: float = 4.0
+    """Seconds that an end must lie back to be final."""
+    on: float = 0.5
+    """Score at which an event opens."""
+    off: float = 0.3
+    """Score down to which it goes on."""
+    unit: bool = False
+    """Features of frames and texts are brought to length 1 before they are projected."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> MomentSettings:
+        """Read those of a localizer; what they do not say keeps its default.
+
+        Raises:
+            LocalizerFormError: a value of the wrong kind.
+        """
+        given = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
+        for name, value in given.items():
+            if isinstance(value, bool) != (name == "unit") or not isinstance(value, int | float):
+                raise LocalizerFormError(f"the localizer's settings say {name}: {value!r}, which should be a number")
+        return cls(**given)
+
+
+def window_plan(model: Unloc, settings: MomentSettings, hop: int | None = None) -> WindowPlan:
+    """The windows of a model, `hop` frames apart (default: the localizer's own).
+
+    Raises:
+        LocalizerFormError: the model has no such windows.
+    """
+    config = model.config
+    if config.image is not None or config.text is not None:
+        raise LocalizerFormError("this localizer has towers of its own; live it reads the features of another tower")
+    if config.fusion.all_text_tokens or not config.head.per_class_displacements:
+        raise LocalizerFormError("this localizer needs all texts of a video at once; live each query stands alone")
+    coarsest = config.fusion.stride ** (config.fusion.levels - 1)
+    hop = hop or settings.hop or max(coarsest, round(2 * settings.fps))
+    margin = max(0, min(round(settings.settle * settings.fps), config.frames // 2, config.frames - hop))
+    try:
+        return WindowPlan(config.frames, config.fusion.levels, config.fusion.stride, hop, margin, settings.fps)
+    except ValueError as error:
+        raise LocalizerFormError(f"the localizer cannot run with hop {hop}: {error}") from error
+
+
+class MomentModel:
+    """Projects frames and texts once each, and scores windows for texts in calls of one fixed shape.
+
+    A call always holds the same number of pairs of a window and a text, filled up with zeros, so that what comes out
+    for a pair is the same bits whatever stands beside it.
+    """
+
+    def __init__(self, model: Unloc, tower: Tower, settings: MomentSettings, pairs: int, device: str = "cpu") -> None:
+        """Take a model that `window_plan` accepts.
+
+        Args:
+            model: the localizer, on `device`.
+            tower: whose features it was trained with; its text side is loaded.
+            settings: of the localizer.
+            pairs: P, of a window and a text in a call.
+            device: where it is.
+
+        Raises:
+            LocalizerFormError: the tower's features are not as wide as those the model reads.
+        """
+        config = model.config
+        if {config.video_width, config.text_width} != {tower.embed_dim}:
+            raise LocalizerFormError(
+                f"the localizer reads features of width {config.video_width}, those of tower {tower.name!r} have "
+                f"{tower.embed_dim}: run it with the tower it was trained with"
+            )
+        self.model = model
+        self._tower, self._settings, self._pairs, self._device = tower, settings, pairs, device
+
+    @property
+    def linear(self) -> bool:
+        """Whether it tells a class per frame and no boundaries: action segmentation."""
+        return self.model.config.head.kind == "linear"
+
+    @torch.inference_mode()
+    def project_frame(self, features: FloatArray) -> FloatArray:
+        """(E,) raw features of a frame to the (d,) vector that windows are made of."""
+        if features.shape != (self.model.config.video_width,):
+            raise LocalizerFormError(
+                f"the localizer reads features of width {self.model.config.video_width}, got {features.shape[0]}: "
+                "the graph's tower is not the one it was trained with"
+            )
+        return _array(self.model.project_video(self._row(torch.from_numpy(features.copy())))[0])
+
+    @torch.inference_mode()
+    def read_texts(self, texts: Sequence[str]) -> list[FloatArray]:
+        """The (d,) vector of each text; every text alone, so that its bits do not depend on the others."""
+        features = self._tower.encode_texts(list(texts))
+        return [_array(self.model.project_texts(self._row(row))[0]) for row in features]
+
+    @torch.inference_mode()
+    def score(self, asked: Sequence[Asked], plan: WindowPlan) -> list[Said]:
+        """What the model says of each window and text; a linear head's displacements are 0."""
+        calls = (asked[i : i + self._pairs] for i in range(0, len(asked), self._pairs))
+        return [scored for call in calls for scored in self._call(call, plan)]
+
+    def _call(self, asked: Sequence[Asked], plan: WindowPlan) -> list[Said]:
+        width = self.model.config.fusion.width
+        video = np.zeros((self._pairs, plan.frames, width), np.float32)
+        text = np.zeros((self._pairs, width), np.float32)
+        mask = np.ones((self._pairs, len(plan.steps.times)), np.bool_)
+        for i, (window, vector) in enumerate(asked):
+            video[i], text[i], mask[i] = window.video, vector, plan.mask(window.filled)
+        given = (torch.from_numpy(array).to(self._device) for array in (video, text, mask))
+        scored = self.model.score(*given)
+        logits = _array(scored.logits)
+        boxes = np.zeros((*logits.shape, 2), np.float32)
+        if scored.displacements is not None:
+            boxes = _array(scored.displacements)
+        # Copies: what is kept of a pair should not keep the whole call.
+        return [(logits[i].copy(), boxes[i].copy()) for i in range(len(asked))]
+
+    def _row(self, features: Tensor) -> Tensor:
+        row = features[None].to(self._device, torch.float32)
+        return F.normalize(row, dim=-1) if self._settings.unit else row
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    array: FloatArray = tensor.cpu().numpy()
+    return array
