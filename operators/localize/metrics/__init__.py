@@ -1,0 +1,1 @@
+"""How well segments, moments and frame labels meet the truth."""
