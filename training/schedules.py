@@ -26,11 +26,11 @@ class LearningRate:
         decay_events: increasing steps after which `decay_factors` hold.
         decay_factors: share of the base rate after each event, not of the rate before it.
         cosine_steps: steps of the whole run: after the warm-up the rate falls along half a cosine, to (nearly) 0 at the
-            last step.
+            last step. A warm-up that ends between two steps makes it last up to one step longer.
     """
 
     base: float
-    warmup_steps: int = 0
+    warmup_steps: float = 0
     decay_events: tuple[int, ...] = ()
     decay_factors: tuple[float, ...] = ()
     cosine_steps: int | None = None
@@ -60,7 +60,7 @@ class LearningRate:
     def _cosine(self, step: int) -> float:
         if self.cosine_steps is None:
             return 1.0
-        cycle = self.cosine_steps - self.warmup_steps
+        cycle = math.ceil(self.cosine_steps - self.warmup_steps)
         progress = max(0, step - self.warmup_steps) % cycle / cycle
         return 0.5 * (1.0 + math.cos(math.pi * progress))
 
