@@ -112,7 +112,7 @@ def class_labels(
     Returns:
         (N, C) and (N, C, 2), or (N, 2) across classes. The start is the nearest one before the step, the end the
         nearest one after it; where segments of a class overlap they may belong to different ones, as in the reference.
-        Where there is none, the distance is F + 1.
+        Where there is none, and at most, the distance is F + 1.
     """
     owner = np.asarray(classes, np.int64).reshape(-1)
     if len(owner) and not -1 <= owner.min() <= owner.max() < num_classes:
