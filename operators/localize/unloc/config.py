@@ -169,6 +169,7 @@ class UnlocConfig:
         project_text: the same for texts; None = only where the widths differ, or there is a text tower.
         projection_bias: projections have a bias.
         similarity: the tower's own similarity of frame and text is an input too; see `similarity.py`.
+        adapter: with `similarity`, hidden width of what fits the tower's features to the task; 0 = nothing does.
         freeze_image: the image tower gets no gradient.
         freeze_text: the text tower gets none.
     """
@@ -185,6 +186,7 @@ class UnlocConfig:
     project_text: bool | None = None
     projection_bias: bool = False
     similarity: bool = False
+    adapter: int = 0
     freeze_image: bool = False
     freeze_text: bool = False
 

@@ -63,7 +63,7 @@ class Unloc(nn.Module):
         for projection in (self.video_projection, self.text_projection):
             if projection is not None:
                 init_lecun(projection)
-        self.similarity = Similarity(config.video_width, width) if config.similarity else None
+        self.similarity = Similarity(config.video_width, width, config.adapter) if config.similarity else None
         self.fusion = Fusion(config.fusion, config.frames)
         self.head: LinearHead | LocalizationHead
         if config.head.kind == "linear":
