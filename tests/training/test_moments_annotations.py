@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from onlooker.operators.errors import OnlookerError
-from onlooker.training.moments.annotations import Moment, MomentVideo, within
+from onlooker.training.moments.annotations import Moment, MomentVideo
 from onlooker.training.moments.formats import FORMATS, read_moments
 
 QVH = {
@@ -129,12 +129,6 @@ def test_moments_that_take_no_time_are_left_out_and_told(write):
     read = read_moments(write({"v": late}), "activitynet")
     assert len(read.videos[0].moments) == 1
     assert read.left_out == ("notes.txt, video 'v', sentence 2: from 11 to 12 s, but the video ends at 10.5 s",)
-
-
-def test_a_shorter_video_cuts_moments():
-    video = MomentVideo("v", "v", None, (Moment("a", 0, 4), Moment("b", 3, 9), Moment("c", 6, 8)))
-    cut = within(video, 6.0)
-    assert cut.duration == 6.0 and cut.moments == (Moment("a", 0, 4), Moment("b", 3, 6.0))
 
 
 def changed(entry, **values):

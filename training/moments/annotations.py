@@ -7,13 +7,13 @@ import json
 import math
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from onlooker.operators.errors import OnlookerError
 
-__all__ = ["Annotations", "Collector", "Moment", "MomentFileError", "MomentVideo", "load_json", "read_text", "within"]
+__all__ = ["Annotations", "Collector", "Moment", "MomentFileError", "MomentVideo", "load_json", "read_text"]
 
 Kind = Literal["captions", "queries", "classes"]
 
@@ -61,12 +61,6 @@ class Annotations:
     """Names by number, for `classes`; the same whatever subset of the file is read."""
     left_out: tuple[str, ...] = ()
     """Moments that cannot be used, one line each: place and reason."""
-
-
-def within(video: MomentVideo, duration: float) -> MomentVideo:
-    """The same video where `duration` seconds of it are at hand: moments are cut to it, those behind it left out."""
-    kept = [replace(m, t_end=min(m.t_end, duration)) for m in video.moments if m.t_start < duration]
-    return replace(video, duration=duration, moments=tuple(kept))
 
 
 @dataclass
