@@ -27,7 +27,7 @@ class LocalizerFormError(OnlookerError):
 
 
 Asked = tuple[Window, FloatArray]
-"""A window and the (d,) vector of a text."""
+"""A window and the (D,) vector of a text."""
 Said = tuple[FloatArray, FloatArray]
 """(N,) logits and (N, 2) displacements."""
 
@@ -119,7 +119,7 @@ class MomentModel:
 
     @torch.inference_mode()
     def project_frame(self, features: FloatArray) -> FloatArray:
-        """(E,) raw features of a frame to the (d,) vector that windows are made of."""
+        """(E,) raw features of a frame to the (D,) vector that windows are made of."""
         if features.shape != (self.model.config.video_width,):
             raise LocalizerFormError(
                 f"the localizer reads features of width {self.model.config.video_width}, got {features.shape[0]}: "
@@ -129,7 +129,7 @@ class MomentModel:
 
     @torch.inference_mode()
     def read_texts(self, texts: Sequence[str]) -> list[FloatArray]:
-        """The (d,) vector of each text; every text alone, so that its bits do not depend on the others."""
+        """The (D,) vector of each text; every text alone, so that its bits do not depend on the others."""
         features = self._tower.encode_texts(list(texts))
         return [_array(self.model.project_texts(self._row(row))[0]) for row in features]
 
@@ -140,9 +140,8 @@ class MomentModel:
         return [scored for call in calls for scored in self._call(call, plan)]
 
     def _call(self, asked: Sequence[Asked], plan: WindowPlan) -> list[Said]:
-        width = self.model.config.fusion.width
-        video = np.zeros((self._pairs, plan.frames, width), np.float32)
-        text = np.zeros((self._pairs, width), np.float32)
+        video = np.zeros((self._pairs, *asked[0][0].video.shape), np.float32)
+        text = np.zeros((self._pairs, *asked[0][1].shape), np.float32)
         mask = np.ones((self._pairs, len(plan.steps.times)), np.bool_)
         for i, (window, vector) in enumerate(asked):
             video[i], text[i], mask[i] = window.video, vector, plan.mask(window.filled)

@@ -55,7 +55,7 @@ class MomentLocalizerConfig(Config):
 class _Query:
     text: str
     vector: FloatArray
-    """(d,) float32."""
+    """(D,) float32."""
     pool: Pool
     segments: QuerySegments = field(default_factory=QuerySegments)
     removed: bool = False

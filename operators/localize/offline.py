@@ -52,7 +52,7 @@ def find_moments(
 def pool_clip(
     model: MomentModel, plan: WindowPlan, windows: Sequence[Window], vectors: Sequence[FloatArray]
 ) -> tuple[list[Pool], WindowPlan, Window]:
-    """What all windows of a clip say for each (d,) text vector; also the clip's geometry, and the clip as a window."""
+    """What all windows of a clip say for each (D,) text vector; also the clip's geometry, and the clip as a window."""
     whole = replace(plan, frames=windows[-1].origin + plan.frames)
     pools = [Pool.empty(whole) for _ in vectors]
     seconds: dict[int, float] = {}

@@ -99,7 +99,7 @@ class Window:
     filled: int
     """Slots that hold frames, at most T; the others are zero."""
     video: FloatArray
-    """(T, d) float32 projected frame features."""
+    """(T, D) float32 projected frames."""
     times: tuple[float, ...]
     """Media time of the filled slots, seconds."""
     last: bool
@@ -121,7 +121,7 @@ class Ring:
     first: int = 0
     """Number of the oldest slot that is kept, counted from `base`."""
     vectors: list[FloatArray] = field(default_factory=list)
-    """(d,) float32 each."""
+    """(D,) float32 each."""
     times: list[float] = field(default_factory=list)
     """Media time of the slots, seconds."""
 
