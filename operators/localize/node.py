@@ -1,34 +1,29 @@
-"""The query localizer, first form: free-text queries scored frame by frame by the tower."""
+"""The query localizer, zero-shot: free-text queries and classes, scored sample by sample by the tower itself."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..contract import Config, Context, Control, Inputs, Operator, Outputs, Port
 from ..events import Event, Phase, make_event
 from ..packets import Embedding, Events, FloatArray, Packet, Scores
+from .changes import step_size, within_shot
+from .class_lists import CLASS_TEMPLATES, class_prompts, parse_classes, query_prompts, read_class_list
 from .hysteresis import Hysteresis
-
-if TYPE_CHECKING:
-    from ..tower import Tower
-
-# (on, off) where nothing is known of the tower but that it is a CLIP model: cosines of a match and of a near miss.
-_COSINE_THRESHOLDS = (0.26, 0.23)
-# (on, off) in standard deviations; chosen on generated videos of the dev split by benchmarks/quality.py.
-_SPREAD_THRESHOLDS = (3.0, 2.2)
+from .scoring import Asked, Scorer, default_thresholds
 
 __all__ = ["LocalizerState", "QueryLocalizer", "QueryLocalizerConfig", "default_thresholds"]
 
 
-def default_thresholds(*, calibrated: bool) -> tuple[float, float]:
-    """(on, off) of a tower that knows how its similarities are spread, or of one that does not."""
-    return _SPREAD_THRESHOLDS if calibrated else _COSINE_THRESHOLDS
+def _read_classes(value: Any) -> Any:
+    return read_class_list(value) if isinstance(value, str | Path) else value
 
 
 class QueryLocalizerConfig(Config):
@@ -37,7 +32,23 @@ class QueryLocalizerConfig(Config):
     model: str = Field(default="tiny", description="Tower whose text side reads the queries.")
     pretrained: str | None = Field(default=None, description="open_clip pretrained tag or checkpoint of the tower.")
     queries: list[str] = Field(default_factory=list, description="What to look for, in words.")
+    classes: Annotated[list[str], BeforeValidator(_read_classes)] = Field(
+        default_factory=list, description="Class names to look for, or a text file with one a line."
+    )
+    templates: list[str] = Field(
+        default_factory=lambda: list(CLASS_TEMPLATES),
+        description="Sentences that ask for a class, {} being its name; the mean of all is what is looked for.",
+    )
     window: int = Field(default=3, ge=1, description="Samples whose features are averaged, centred on the sample.")
+    change: float = Field(
+        default=0.3, gt=0, description="1 - cosine between two samples that is a cut; nothing is averaged over one."
+    )
+    contrast: float = Field(
+        default=0.25, ge=0, description="Part taken off a score of what ordinary sentences reach in the same sample."
+    )
+    reach: float = Field(
+        default=4.0, ge=0, description="Seconds by which an event may begin before its score reaches `on`."
+    )
     on: float | None = Field(default=None, description="Score at which an event begins; default: the tower's own.")
     off: float | None = Field(default=None, description="Score down to which it goes on; default: the tower's own.")
     update_every: float = Field(default=10.0, gt=0, description="Seconds between updates of an open event.")
@@ -49,19 +60,22 @@ class QueryLocalizerConfig(Config):
         for query in self.queries:
             if not query.strip():
                 raise ValueError("a query should say something, got an empty one")
+        for entry in parse_classes(self.classes):
+            class_prompts(entry, self.templates)
+            if entry.name in self.queries:
+                raise ValueError(f"{entry.name!r} is both a query and a class; leave one of them out")
         return self
+
+    def prompts(self) -> dict[str, Sequence[str]]:
+        """What to look for, by name, and the sentences that ask for it."""
+        classes = {entry.name: class_prompts(entry, self.templates) for entry in parse_classes(self.classes)}
+        return {**{query: query_prompts(query) for query in self.queries}, **classes}
 
 
 @dataclass(slots=True)
 class _Query:
-    text: str
-    vector: FloatArray
-    """(E,) float32 unit norm."""
-    mean: float
-    """Mean of this query's similarity over pictures of all kinds, or 0."""
-    deviation: float
-    """Its standard deviation, or 1."""
-    interval: Hysteresis = field(default_factory=Hysteresis)
+    asked: Asked
+    interval: Hysteresis
     event_no: int = -1
     rev: int = 0
     told_at: float = 0.0
@@ -70,14 +84,23 @@ class _Query:
     """Nobody asks any more; its open event ends at the next sample."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    t: float
+    features: FloatArray
+    """(E,) raw."""
+    begins: bool
+    """What is seen changed between the sample before and this one."""
+
+
 @dataclass(slots=True)
 class LocalizerState:
     """What the localizer remembers of one stream."""
 
     stream: str
     queries: list[_Query]
-    window: list[tuple[float, FloatArray]] = field(default_factory=list)
-    """Time and (E,) raw features of the samples that later windows still need."""
+    window: list[_Sample] = field(default_factory=list)
+    """The samples that later windows still need."""
     scored: int = 0
     """How many of ``window`` have been scored."""
     epoch: int = 0
@@ -89,10 +112,12 @@ class LocalizerState:
 class QueryLocalizer(Operator[LocalizerState]):
     """Scores each query in each sample and tells when it begins and ends.
 
-    The score of a sample is the cosine between the query and the mean of the raw features over a window centred on the
-    sample. A query that fits everything a little would always be on, so where the tower knows how similarities of
-    arbitrary pictures are spread, the score is the distance from their mean in standard deviations. The window looks
-    ahead by half its width; scores and events come later by that much, and say so in their watermarks.
+    The score of a sample compares each query with the mean of the raw features over a window centred on the sample,
+    relative to pictures of all kinds and to ordinary sentences (`scoring.py`). The window ends at cuts (`changes.py`),
+    and so does an event, unless what comes after the cut would begin one itself (`hysteresis.py`). A window looks ahead
+    by half its width; scores and events come later by that much, and say so in their watermarks.
+
+    Classes are queries with several sentences each, every one on its own: two of them may be seen at once.
 
     Control packets: ``query.add`` and ``query.remove`` with ``{"text": ...}``.
     """
@@ -108,11 +133,12 @@ class QueryLocalizer(Operator[LocalizerState]):
         """Load the tower; all queries of the config are read once for all streams."""
         from ..tower import load_tower
 
-        self._tower: Tower = load_tower(self.config.model, self.config.pretrained, "text", context.device)
-        default_on, default_off = default_thresholds(calibrated=self._tower.calibration is not None)
+        tower = load_tower(self.config.model, self.config.pretrained, "text", context.device)
+        self._scorer = Scorer(tower, self.config.contrast)
+        default_on, default_off = default_thresholds(calibrated=self._scorer.calibrated)
         self._on = default_on if self.config.on is None else self.config.on
         self._off = min(default_off if self.config.off is None else self.config.off, self._on)
-        self._prepared = self._read(self.config.queries)
+        self._prepared = self._read(self.config.prompts())
         self._half = self.config.window // 2
 
     def initial_state(self, stream: str) -> LocalizerState:
@@ -136,19 +162,8 @@ class QueryLocalizer(Operator[LocalizerState]):
             outputs.packets["events"] = [Events(state.stream, state.epoch, t_end, tuple(events))]
         return state, outputs
 
-    def _read(self, texts: Sequence[str]) -> list[_Query]:
-        if not texts:
-            return []
-        import torch.nn.functional as F
-
-        vectors = F.normalize(self._tower.encode_texts(list(texts)), dim=-1)  # (n, E)
-        means, deviations = vectors.new_zeros(len(texts)), vectors.new_ones(len(texts))
-        if self._tower.calibration is not None:
-            means, deviations = self._tower.calibration.score_moments(vectors)
-        return [
-            _Query(text, vector.numpy(), float(mean), float(deviation))
-            for text, vector, mean, deviation in zip(texts, vectors, means, deviations, strict=True)
-        ]
+    def _read(self, prompts: dict[str, Sequence[str]]) -> list[_Query]:
+        return [_Query(asked, Hysteresis(self.config.reach)) for asked in self._scorer.read(prompts)]
 
     def _process(self, state: LocalizerState, given: Inputs) -> Outputs:
         outputs = Outputs()
@@ -157,7 +172,8 @@ class QueryLocalizer(Operator[LocalizerState]):
         found: list[Packet] = []
         for packet in given.packets.get("embedding", ()):
             state.epoch = packet.epoch
-            state.window.append((packet.t, packet.features))
+            begins = bool(state.window) and step_size(state.window[-1].features, packet.features) >= self.config.change
+            state.window.append(_Sample(packet.t, packet.features, begins))
             if len(state.window) - state.scored > self._half:
                 events = self._score_next(state, outputs, packet.t)
                 if events:
@@ -169,19 +185,22 @@ class QueryLocalizer(Operator[LocalizerState]):
 
     def _obey(self, state: LocalizerState, control: Control) -> None:
         text = str(control.data.get("text", ""))
-        if control.kind == "query.add" and text.strip() and all(q.removed or q.text != text for q in state.queries):
-            state.queries += self._read([text])
+        if (
+            control.kind == "query.add"
+            and text.strip()
+            and all(query.removed or query.asked.name != text for query in state.queries)
+        ):
+            state.queries += self._read({text: query_prompts(text)})
         elif control.kind == "query.remove":
             for query in state.queries:
-                query.removed |= query.text == text
+                query.removed |= query.asked.name == text
 
     def _score_next(self, state: LocalizerState, outputs: Outputs, seen: float) -> list[Event]:
         """Score the first sample that has not been scored; returns the events that follow from it."""
-        i = state.scored
-        t = state.window[i][0]
-        around = [features for _, features in state.window[max(0, i - self._half) : i + self._half + 1]]
-        mean = np.mean(around, axis=0, dtype=np.float32)  # (E,)
-        mean /= max(float(np.linalg.norm(mean)), 1e-12)
+        i, window = state.scored, state.window
+        t, begins = window[i].t, window[i].begins
+        first, last = within_shot([sample.begins for sample in window], i, self._half)
+        mean: FloatArray = np.mean([sample.features for sample in window[first:last]], axis=0, dtype=np.float32)  # (E,)
         state.scored_until = t
         if i >= self._half:
             state.window.pop(0)
@@ -192,15 +211,19 @@ class QueryLocalizer(Operator[LocalizerState]):
         state.queries = [q for q in state.queries if not q.removed]
         if not state.queries:
             return ended
-        values = [(float(q.vector @ mean) - q.mean) / q.deviation for q in state.queries]
-        names = tuple(q.text for q in state.queries)
+        values = self._scorer(mean, [query.asked for query in state.queries])
+        names = tuple(query.asked.name for query in state.queries)
         scores = Scores(state.stream, state.epoch, t, names, np.asarray(values, dtype=np.float32))
         outputs.packets.setdefault("scores", []).append(scores)
-        events = [self._advance(state, q, t, value, seen) for q, value in zip(state.queries, values, strict=True)]
+        events = [
+            self._advance(state, q, t, value, begins, seen) for q, value in zip(state.queries, values, strict=True)
+        ]
         return ended + [event for event in events if event is not None]
 
-    def _advance(self, state: LocalizerState, query: _Query, t: float, value: float, seen: float) -> Event | None:
-        step = query.interval.step(t, value, self._on, self._off)
+    def _advance(
+        self, state: LocalizerState, query: _Query, t: float, value: float, begins: bool, seen: float
+    ) -> Event | None:
+        step = query.interval.step(t, value, self._on, self._off, change=begins)
         if step == "begin":
             query.event_no, query.rev = state.next_event_no, 0
             state.next_event_no += 1
@@ -224,7 +247,7 @@ class QueryLocalizer(Operator[LocalizerState]):
             t_end=t_end,
             t_seen=seen,
             score=query.interval.peak,
-            query=query.text,
+            query=query.asked.name,
         )
         query.rev += 1
         query.told_at = seen
