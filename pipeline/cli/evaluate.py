@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from onlooker.pipeline.cli import evaluate_moments
+
 if TYPE_CHECKING:
     from onlooker.operators.caption.metrics.activitynet import Joined
     from onlooker.operators.caption.metrics.protocols import Report
@@ -55,6 +57,7 @@ def add_parser(commands: Any) -> None:
     dense.add_argument("--no-meteor", action="store_true", help="leave out METEOR and SODA_c, which need Java")
     dense.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     dense.set_defaults(func=_dense_captions)
+    evaluate_moments.add_task(tasks)
 
 
 def _dense_captions(args: argparse.Namespace) -> int:
