@@ -86,7 +86,8 @@ class TimeConv(nn.Conv1d):
         else:
             channels = F.pad(channels, (padding // 2, padding - padding // 2))
             y = F.conv1d(channels, self.weight, self.bias, stride, 0, 1, self.groups)
-        return y.transpose(1, 2).reshape(*x.shape[:-2], steps, x.shape[-1])
+        # Contiguous: a linear layer on a transposed tensor takes another path, with other bits, while it is trained.
+        return y.transpose(1, 2).contiguous().view(*x.shape[:-2], steps, x.shape[-1])
 
 
 def init_lecun(module: nn.Module) -> None:

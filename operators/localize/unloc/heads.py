@@ -91,4 +91,5 @@ class LinearHead(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> Scored:
         """Score the tokens (..., T, d) of the one level."""
-        return Scored(self.output(levels[0]).squeeze(-1), None)
+        # Contiguous: what comes is a part of the sequence, see `TimeConv`.
+        return Scored(self.output(levels[0].contiguous()).squeeze(-1), None)
