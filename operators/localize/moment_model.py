@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..errors import OnlookerError
 from ..packets import FloatArray
+from .class_lists import CLASS_TEMPLATES
 from .unloc.model import Unloc
 from .windows import Window, WindowPlan
 
@@ -48,6 +49,8 @@ class MomentSettings:
     """Score down to which it goes on."""
     unit: bool = False
     """Features of frames and texts are brought to length 1 before they are projected."""
+    templates: tuple[str, ...] = CLASS_TEMPLATES
+    """Sentences that ask for a class."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> MomentSettings:
@@ -58,9 +61,9 @@ class MomentSettings:
         """
         given = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         for name, value in given.items():
-            if isinstance(value, bool) != (name == "unit") or not isinstance(value, int | float):
-                raise LocalizerFormError(f"the localizer's settings say {name}: {value!r}, which should be a number")
-        return cls(**given)
+            if not isinstance(value, list | tuple if name == "templates" else bool if name == "unit" else int | float):
+                raise LocalizerFormError(f"the localizer's settings say {name}: {value!r}, which is of the wrong kind")
+        return cls(**{**given, "templates": tuple(given.get("templates", CLASS_TEMPLATES))})
 
 
 def window_plan(model: Unloc, settings: MomentSettings, hop: int | None = None) -> WindowPlan:
@@ -128,10 +131,11 @@ class MomentModel:
         return _array(self.model.project_video(self._row(torch.from_numpy(features.copy())))[0])
 
     @torch.inference_mode()
-    def read_texts(self, texts: Sequence[str]) -> list[FloatArray]:
-        """The (D,) vector of each text; every text alone, so that its bits do not depend on the others."""
-        features = self._tower.encode_texts(list(texts))
-        return [_array(self.model.project_texts(self._row(row))[0]) for row in features]
+    def read_texts(self, prompts: Sequence[Sequence[str]]) -> list[FloatArray]:
+        """The (D,) vector of each text, which is the mean of one or more prompts; its bits depend on no other text."""
+        features = iter(self._tower.encode_texts([prompt for each in prompts for prompt in each]))
+        means = (torch.stack([next(features) for _ in each]).mean(0) for each in prompts)
+        return [_array(self.model.project_texts(self._row(mean))[0]) for mean in means]
 
     @torch.inference_mode()
     def score(self, asked: Sequence[Asked], plan: WindowPlan) -> list[Said]:

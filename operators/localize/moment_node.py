@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..contract import Config, Context, Control, Inputs, Operator, Outputs, Port
 from ..events import Event, make_event
 from ..packets import Embedding, Events, FloatArray, Scores
+from .class_lists import CLASS_TEMPLATES, class_prompts, parse_classes, query_prompts, read_class_list
 from .live_segments import Found, QuerySegments, SegmentRules, Told
 from .windows import Pool, Ring, Window
 
@@ -22,12 +24,22 @@ if TYPE_CHECKING:
 __all__ = ["MomentLocalizer", "MomentLocalizerConfig", "MomentState"]
 
 
+def _read_classes(value: Any) -> Any:
+    return read_class_list(value) if isinstance(value, str | Path) else value
+
+
 class MomentLocalizerConfig(Config):
     """Settings of the moment localizer. Where a default is the localizer's own, its folder says it."""
 
     model: str = Field(default="tiny", description="Localizer: tiny, which comes with the package, or a folder.")
     pretrained: str | None = Field(default=None, description="open_clip pretrained tag or checkpoint of its tower.")
     queries: list[str] = Field(default_factory=list, description="What to look for, in words.")
+    classes: Annotated[list[str], BeforeValidator(_read_classes)] = Field(
+        default_factory=list, description="Class names to look for, or a text file with one a line."
+    )
+    templates: list[str] | None = Field(
+        default=None, description="Sentences that ask for a class, {} being its name; default: the localizer's own."
+    )
     hop: int | None = Field(default=None, ge=1, description="Frames between windows; default: the localizer's own.")
     settle: float | None = Field(
         default=None,
@@ -48,7 +60,16 @@ class MomentLocalizerConfig(Config):
         for query in self.queries:
             if not query.strip():
                 raise ValueError("a query should say something, got an empty one")
+        for entry in parse_classes(self.classes):
+            class_prompts(entry, CLASS_TEMPLATES if self.templates is None else self.templates)
+            if entry.name in self.queries:
+                raise ValueError(f"{entry.name!r} is both a query and a class; leave one of them out")
         return self
+
+    def prompts(self, templates: Sequence[str]) -> dict[str, Sequence[str]]:
+        """What to look for, by name, and the sentences that ask for it; those of a class by `templates`."""
+        classes = {entry.name: class_prompts(entry, templates) for entry in parse_classes(self.classes)}
+        return {**{query: query_prompts(query) for query in self.queries}, **classes}
 
 
 @dataclass(slots=True)
@@ -141,7 +162,7 @@ class MomentLocalizer(Operator[MomentState]):
         )
         self._nms = NmsOptions(score_threshold=off)
         self._wants_scores = context.wants("scores")
-        self._prepared = self._read(self.config.queries)
+        self._prepared = self._read(self.config.prompts(self.config.templates or own.templates))
 
     def initial_state(self, stream: str) -> MomentState:
         """The configured queries, nothing seen."""
@@ -165,16 +186,14 @@ class MomentLocalizer(Operator[MomentState]):
             self._advance([(state, outputs, _Turn(window, t_end))])
         return state, outputs
 
-    def _read(self, texts: Sequence[str]) -> list[_Query]:
-        if not texts:
-            return []
-        vectors = self._model.read_texts(texts)
-        return [_Query(text, vector, Pool.empty(self._plan)) for text, vector in zip(texts, vectors, strict=True)]
+    def _read(self, prompts: Mapping[str, Sequence[str]]) -> list[_Query]:
+        vectors = self._model.read_texts(list(prompts.values())) if prompts else []
+        return [_Query(name, vector, Pool.empty(self._plan)) for name, vector in zip(prompts, vectors, strict=True)]
 
     def _obey(self, state: MomentState, control: Control) -> None:
         text = str(control.data.get("text", ""))
         if control.kind == "query.add" and text.strip() and all(q.removed or q.text != text for q in state.queries):
-            state.queries += self._read([text])
+            state.queries += self._read({text: query_prompts(text)})
         elif control.kind == "query.remove":
             for query in state.queries:
                 query.removed |= query.text == text

