@@ -26,12 +26,17 @@ from onlooker.operators.caption.vid2seq.load import build, load_pieces, load_vid
 from onlooker.operators.caption.vid2seq.model import Vid2Seq
 from onlooker.operators.caption.vid2seq.reference import vid2seq_config
 from onlooker.operators.errors import OnlookerError
+from onlooker.operators.localize.unloc.convert import load_reference as load_unloc
+from onlooker.operators.localize.unloc.convert import reference_shapes as unloc_shapes
+from onlooker.operators.localize.unloc.load import read_localizer, save_localizer
+from onlooker.operators.localize.unloc.model import Unloc
+from onlooker.operators.localize.unloc.reference import unloc_config
 
-Kind = Literal["git-dense", "git-paragraph", "vid2seq"]
-KINDS: tuple[Kind, ...] = ("git-dense", "git-paragraph", "vid2seq")
+Kind = Literal["git-dense", "git-paragraph", "vid2seq", "unloc"]
+KINDS: tuple[Kind, ...] = ("git-dense", "git-paragraph", "vid2seq", "unloc")
 """As `config.json` calls them."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-Model = DenseCaptioner | ParagraphCaptioner | Vid2Seq
+Model = DenseCaptioner | ParagraphCaptioner | Vid2Seq | Unloc
 Report = Callable[[str, float], None]
 """Is told what is being done, and which share of it is."""
 
@@ -138,11 +143,13 @@ def find_kind(tree: Tree, pieces: Sequence[str] | None) -> Kind:
     """
     if any(name.startswith(("text_decoder/", "encoder/visual_encoder/")) for name in tree):
         return "vid2seq"
+    if any(name.startswith("video_text_fusion/") for name in tree):
+        return "unloc"
     if not any(name.startswith("textual/") for name in tree):
         some = ", ".join(sorted(tree)[:3]) or "no array"
         raise ReferenceTreeError(
             f"this is no parameter tree of a streaming captioner (it has {some}): those of GIT have arrays "
-            "textual/..., those of Vid2Seq text_decoder/..."
+            "textual/..., those of Vid2Seq text_decoder/..., those of UnLoc video_text_fusion/..."
         )
     rows, words = vocabulary_rows(tree), len(_needed(pieces))
     if words > rows:
@@ -174,6 +181,13 @@ def _model(kind: Kind, tree: Tree, how: Conversion) -> tuple[Model, Mapping[str,
         names = ("num_bins", "train_points", "test_points", "max_length") if how.file is None else ()
         assumed = {name: getattr(config, name) for name in names}
         return build(config, state_from_reference(tree, config)).eval(), assumed
+    if kind == "unloc":
+        told = unloc_config(tree, how.file, how.changes)
+        with torch.device("meta"):
+            check_tree(unloc_shapes(Unloc(told.config)), tree)
+        localizer = Unloc(told.config).eval()
+        load_unloc(localizer, tree)
+        return localizer, told.assumed
     configured = git_config(tree, kind == "git-dense", _needed(how.pieces), how.file, how.changes)
     own = configured.config
     with torch.device("meta"):  # sizes alone: what does not fit is told before anything is computed
@@ -197,6 +211,9 @@ def _check_numbers(tree: Tree, dtype: str) -> None:
 
 
 def _save(folder: Path, model: Model, how: Conversion) -> None:
+    if isinstance(model, Unloc):
+        save_localizer(folder, model, dtype=DTYPES[how.dtype])
+        return
     if isinstance(model, Vid2Seq):
         save_vid2seq(folder, model, how.pieces, DTYPES[how.dtype])
         return
@@ -209,7 +226,9 @@ def _save(folder: Path, model: Model, how: Conversion) -> None:
 def _check_folder(folder: Path, model: Model, how: Conversion) -> None:
     """Load what was written and compare it."""
     loaded: Model
-    if isinstance(model, Vid2Seq):
+    if isinstance(model, Unloc):
+        loaded, pieces = read_localizer(folder).model, list(how.pieces or ())
+    elif isinstance(model, Vid2Seq):
         loaded, pieces = load_vid2seq(folder), load_pieces(folder)
     else:
         loaded, pieces = load_video_captioner(folder)

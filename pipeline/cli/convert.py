@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 _DESCRIPTION = """\
-Convert a trained model of Streaming Dense Video Captioning (scenic, JAX) to a folder that onlooker loads: config.json,
-model.safetensors, vocab.txt.
+Convert a trained model of Streaming Dense Video Captioning or UnLoc (scenic, JAX) to a folder that onlooker loads:
+config.json, model.safetensors, and vocab.txt for captions.
 
 SOURCE is a checkpoint of flax (the file checkpoint_1000, or the folder it lies in), or a .npz or .safetensors file of
 arrays named by their path, as textual/output/kernel. Nothing in it is run: pickles are refused, also those of PyTorch.
@@ -31,6 +31,7 @@ examples:
   onlooker convert params.npz models/mine --vocab vocab.txt --config model.json --dtype float16
   onlooker convert params.npz models/mine --vocab vocab.txt --config backbone_args.num_heads=16
   onlooker convert runs/vid2seq models/vid2seq --config decode_beam_size=1
+  onlooker convert runs/unloc models/unloc --config config.json
 
 Sizes are read off the arrays. What they do not tell (heads, frames, decoding points, search) is as in the released
 configurations; the command says what it assumed. --config changes it, by the reference's own names: an option as
@@ -41,6 +42,7 @@ kinds:
   git-dense      events with start and end; knows more tokens than words, the last ones being times
   git-paragraph  one text about a whole video
   vid2seq        events with start and end, T5 on features of CLIP; needs no --vocab, T5's words are SentencePiece's
+  unloc          when something that is described happens; needs no --vocab, its words are CLIP's
 """
 
 _NEXT = {
@@ -62,6 +64,12 @@ _NEXT = {
         "from onlooker.operators.caption.vid2seq.decoding import decode_videos",
         "decode_videos(load_vid2seq({out!r}), features).tokens  # features: (videos, {frames}, {width}) float32",
     ),
+    "unloc": (
+        "next, in Python:",
+        "from onlooker.operators.localize.unloc.load import load_localizer",
+        "model = load_localizer({out!r}).model",
+        "model(videos, texts)  # videos: (videos, {frames}, height, width, 3), or features; see its help",
+    ),
 }
 
 
@@ -77,7 +85,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("source", metavar="SOURCE", help="checkpoint, or .npz or .safetensors file")
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument(
-        "--kind", choices=["git-dense", "git-paragraph", "vid2seq"], help="default: found by the arrays, see below"
+        "--kind",
+        choices=["git-dense", "git-paragraph", "vid2seq", "unloc"],
+        help="default: found by the arrays, see below",
     )
     parser.add_argument("--vocab", metavar="FILE", help="words by their ids, one a line; GIT models need it")
     parser.add_argument(
@@ -186,8 +196,9 @@ def _tell(converted: Converted, out: Path) -> None:
     if converted.assumed:
         told = " ".join(f"{name}={json.dumps(value)}" for name, value in sorted(converted.assumed.items()))
         print(f"as released, change it by --config: {told}")
-    encoder = config.get("encoder") or config
+    parts = config.get("encoder") or config.get("model") or config
+    frames = parts.get("num_frames") or parts.get("frames")
     heading, *lines = _NEXT[converted.kind]
     print(heading)
     for line in lines:
-        print("  " + line.format(out=str(out), frames=encoder["num_frames"], width=config.get("width")))
+        print("  " + line.format(out=str(out), frames=frames, width=config.get("width")))
