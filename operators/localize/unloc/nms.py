@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["NmsOptions", "soft_nms"]
 
+_TINY = np.finfo(np.float32).tiny
+
 
 @dataclass(frozen=True)
 class NmsOptions:
@@ -50,26 +52,38 @@ def soft_nms(
         raise ValueError(f"{len(bounds)} segments with {len(given)} scores: every segment needs one")
     candidates = np.flatnonzero(given > threshold)
     left = given[candidates]
-    starts, ends = bounds[candidates].min(axis=1), bounds[candidates].max(axis=1)
+    iou_with = _Overlaps(bounds[candidates])
+    # Clipped, so that no factor underflows to 0, which times -inf would be nan.
+    exponent = np.float32(max(-0.5 / options.sigma, -80.0) if options.sigma > 0 else 0.0)
     picked: list[int] = []
     kept: list[np.float32] = []
     while left.size and len(picked) < options.max_output and left[best := int(left.argmax())] > threshold:
         picked.append(best)
         kept.append(left[best])
-        left[best] = -np.inf
-        iou = _iou_with(best, starts, ends)
+        iou = iou_with(best)
         if options.sigma > 0:
-            decay = np.exp(np.float32(-0.5 / options.sigma) * iou * iou)
-            np.multiply(left, decay, out=left, where=left > threshold)
+            left *= np.exp(exponent * iou * iou)
         else:
             left[iou > np.float32(options.iou_threshold)] = -np.inf
+        left[best] = -np.inf
     return candidates[np.array(picked, np.intp)], np.array(kept, np.float32)
 
 
-def _iou_with(one: int, starts: NDArray[np.float32], ends: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(M,) IoU of segment `one` with all; 0 where either has no length."""
-    lengths = ends - starts
-    overlap = np.maximum(np.minimum(ends, ends[one]) - np.maximum(starts, starts[one]), np.float32(0))
-    union = lengths + lengths[one] - overlap
-    has_length = (lengths > 0) & (lengths[one] > 0)
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=has_length)
+class _Overlaps:
+    """IoU of one of M segments with all of them; 0 where either has no length."""
+
+    def __init__(self, segments: NDArray[np.float32]) -> None:
+        """From (M, 2) segments."""
+        self._starts = np.minimum(segments[:, 0], segments[:, 1])
+        self._ends = np.maximum(segments[:, 0], segments[:, 1])
+        self._lengths = self._ends - self._starts
+
+    def __call__(self, one: int) -> NDArray[np.float32]:
+        overlap: NDArray[np.float32] = np.minimum(self._ends, self._ends[one])
+        overlap -= np.maximum(self._starts, self._starts[one])
+        np.maximum(overlap, 0, out=overlap)
+        union = self._lengths + self._lengths[one]
+        union -= overlap
+        # Two segments without length have neither overlap nor union.
+        overlap /= np.maximum(union, _TINY, out=union)
+        return overlap
