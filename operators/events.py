@@ -39,7 +39,7 @@ __all__ = [
 Phase = Literal["new", "update", "end"]
 
 # What only live streams, or runs with clips, have to say; left out of a line where it is null.
-_LIVE_DATA = ("message", "retry_in", "new_epoch", "ask")
+_LIVE_DATA = ("message", "retry_in", "new_epoch", "ask", "box")
 _LIVE_SIDE = ("age_ms", "counters", "clip", "clip_start", "key_frame")
 
 STREAM_NAME = r"^[A-Za-z0-9._-]+$"
@@ -106,6 +106,10 @@ class CaptionData(EventData):
 
     text: str = Field(description="The caption.")
     ask: str | None = Field(default=None, description="The question that the caption answers, if somebody asked.")
+    box: tuple[Score, Score, Score, Score] | None = Field(
+        default=None,
+        description="The part of the picture that the question was about: x0, y0, x1, y1 from 0 to 1; null for all of it.",
+    )
 
 
 class QueryData(EventData):

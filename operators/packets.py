@@ -82,11 +82,16 @@ class Tokens(Packet):
     """(N, D) float32 tokens of the grid cells, row by row from the top left; not normalised."""
     cls: FloatArray | None = None
     """(D,) float32 class token, for towers that have one."""
+    shape: tuple[int, int] | None = None
+    """(h, w) of the grid, h * w = N, where it is known: the cells lie over the whole picture."""
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes."""
         Packet.__post_init__(self)
         _check_array("grid", self.grid, np.float32, 2)
+        if self.shape is not None:
+            h, w = self.shape
+            _check(h * w == len(self.grid), f"need {self.shape = } to have as many cells as {self.grid.shape = }")
         if self.cls is not None:
             _check_array("cls", self.cls, np.float32, 1)
             _check(

@@ -80,19 +80,14 @@ class SessionCommands:
             case "query.add" | "query.remove":
                 session.send(Control(command.op, {"text": members["text"]}, stream))
             case "ask":
-                return self._ask(session, stream, members.get("box"))
+                name = new_ulid()
+                session.send(Control("ask", {"ask": name, "box": members.get("box")}, stream, lasting=False))
+                return {"accepted": 1, "ask": name}
             case "stream.add":
                 return self._add(session, members["source"], stream)
             case "stream.remove":
                 session.remove(members["stream"])
         return {"accepted": 1}
-
-    def _ask(self, session: Session, stream: str | None, box: list[float] | None) -> dict[str, Any]:
-        if box is not None:
-            raise RequestError("unavailable", "this graph captions whole pictures; ask without box")
-        name = new_ulid()
-        session.send(Control("ask", {"ask": name}, stream, lasting=False))
-        return {"accepted": 1, "ask": name}
 
     def _add(self, session: Session, source: str, stream: str | None) -> dict[str, Any]:
         if _ENVIRONMENT.search(source):  # or whoever may give commands could send any of them to a host of theirs

@@ -97,6 +97,11 @@ class Graph:
         """Kinds of control packets that its nodes obey."""
         return frozenset().union(*(n.cls.controls for n in self.nodes if issubclass(n.cls, Operator)))
 
+    @property
+    def answers_boxes(self) -> bool:
+        """Whether what obeys ``ask`` knows where in the picture things are, and so can be asked about a part of it."""
+        return any("ask" in n.cls.controls and "tokens" in n.inputs for n in self.nodes if issubclass(n.cls, Operator))
+
     def edges_named(self, port: str) -> tuple[Edge, ...]:
         """The edges whose port has this name, e.g. all ``previews``."""
         return tuple(edge for edge in self.edges if edge.partition(".")[2] == port)

@@ -88,7 +88,7 @@ class Session:
         self._edges = {sink: [e for port in sink.ports for e in graph.edges_named(port)] for sink in sinks}
         self._runner = make_runner(graph, frozenset(e for edges in self._edges.values() for e in edges))
         self._event_edges = graph.event_edges
-        self._controls = graph.controls
+        self._controls, self._answers_boxes = graph.controls, graph.answers_boxes
         self._specs, self._stay = specs, stay
         self._sinks = list(sinks)
         self._on_progress, self._on_notice, self._on_failure = on_progress, on_notice, on_failure
@@ -134,6 +134,8 @@ class Session:
         Raises:
             UsageError: no node of the graph knows what to do with it, or there is no such stream.
         """
+        if control.data.get("box") is not None and not self._answers_boxes:
+            raise UsageError("this graph captions whole pictures; ask without a box.")
         if control.kind not in self._controls:
             known = ", ".join(sorted(self._controls)) or "nothing"
             raise UsageError(f"no node of this graph obeys {control.kind!r}; they obey: {known}.")

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from ..contract import Config, Context, Inputs, Operator, Outputs, Port
 from ..events import Event, make_event
-from ..packets import Embedding, Events, FloatArray, Memory
+from ..packets import Embedding, Events, FloatArray, Memory, Tokens
+from .asking import Box, Question, view_of
 from .check import DEFAULT_WEIGHT, nearness
 
 if TYPE_CHECKING:
@@ -63,9 +64,11 @@ class CaptionState:
     embeddings: list[tuple[float, FloatArray]] = field(default_factory=list)
     """Time and (E,) raw features of the frames since the last caption."""
     next_event_no: int = 0
-    asked: list[str] = field(default_factory=list)
+    asked: list[Question] = field(default_factory=list)
     """Questions what is there now that are not answered yet."""
     latest: Memory | None = None
+    frame: Tokens | None = None
+    """The latest frame, where the tokens are connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class _Job:
     t_end: float
     features: FloatArray | None
     """(E,) median of the raw features of the span's frames."""
-    answers: tuple[str, ...] = ()
+    answers: tuple[Question, ...] = ()
     """The questions that the caption answers; without any it is the next caption of the stream."""
 
 
@@ -97,12 +100,17 @@ class GitCaptioner(Operator[CaptionState]):
     embedding of the span: the decoder alone leans to what is often said, the tower was trained to tell pictures apart.
 
     Control packets: ``ask`` with ``{"ask": ID}`` is answered by a caption of what the next memory holds, whose ``ask``
-    is that id. The captions at the points stay as they are.
+    is that id. With ``box`` (x0, y0, x1, y1 as parts of the picture), and the tower's tokens connected, it is a caption of
+    that part of the newest frame. The captions at the points stay as they are.
     """
 
     Config = GitCaptionerConfig
     controls = frozenset({"ask"})
-    inputs = {"memory": Port(Memory), "embedding": Port(Embedding, optional=True)}
+    inputs = {
+        "memory": Port(Memory),
+        "embedding": Port(Embedding, optional=True),
+        "tokens": Port(Tokens, optional=True),
+    }
     outputs = {"events": Events}
 
     config: GitCaptionerConfig
@@ -131,7 +139,8 @@ class GitCaptioner(Operator[CaptionState]):
                 state.embeddings += [(packet.t, packet.features) for packet in given.packets.get("embedding", ())]
         queues = []
         for (state, outputs), given in zip(results, inputs, strict=True):
-            state.asked += [str(control.data["ask"]) for control in given.control if control.kind == "ask"]
+            state.asked += [Question.of(control.data) for control in given.control if control.kind == "ask"]
+            state.frame = next(reversed(given.packets.get("tokens", ())), state.frame)
             memories = given.packets.get("memory", ())
             queues.append(self._due(state, outputs, memories) + self._answer(state, outputs, bool(memories)))
         # The captions of one stream may build on each other; those of different streams are written together.
@@ -183,14 +192,24 @@ class GitCaptioner(Operator[CaptionState]):
         return job
 
     def _answer(self, state: CaptionState, outputs: Outputs, seen: bool, t_end: float | None = None) -> list[_Job]:
-        """The caption that was asked for, if what is there now has been seen."""
+        """The captions that were asked for, if what is there now has been seen."""
         if not (seen and state.asked and state.latest):
             return []
-        memory, asked = state.latest, tuple(state.asked)
+        t_end = state.latest.t if t_end is None else t_end
+        questions: dict[Box | None, list[Question]] = {}
+        for question in state.asked:
+            questions.setdefault(question.box, []).append(question)
         state.asked = []
-        features = _median([vector for _, vector in state.embeddings])
-        t_end = memory.t if t_end is None else t_end
-        return [_Job(state, outputs, [memory], memory.t_start, t_end, features, asked)]
+        jobs = []
+        for box, asked in questions.items():
+            if box is None:
+                memory, features = state.latest, _median([vector for _, vector in state.embeddings])
+            elif state.frame is not None and state.frame.shape is not None:
+                memory, features = view_of(state.frame, box), None  # the embeddings are of whole pictures
+            else:
+                continue  # `Graph.answers_boxes` keeps such questions out
+            jobs.append(_Job(state, outputs, [memory], memory.t_start, t_end, features, tuple(asked)))
+        return jobs
 
     def _features(self, state: CaptionState, t_end: float) -> FloatArray | None:
         """Median of the embeddings before `t_end`, which are forgotten."""
@@ -221,7 +240,7 @@ class GitCaptioner(Operator[CaptionState]):
     def _tell(self, job: _Job, proposal: Proposal) -> None:
         state, keep, epoch = job.state, self.config.prefix, job.memories[-1].epoch
         told: list[Event] = []
-        for ask in job.answers or (None,):
+        for question in job.answers or (None,):
             told.append(
                 make_event(
                     "caption",
@@ -235,7 +254,8 @@ class GitCaptioner(Operator[CaptionState]):
                     t_seen=job.t_end,
                     score=proposal.probability,
                     text=proposal.text,
-                    ask=ask,
+                    ask=None if question is None else question.name,
+                    box=None if question is None else question.box,
                 )
             )
             state.next_event_no += 1

@@ -71,7 +71,8 @@ class ClipTower(Operator[None]):
         for i, frame in enumerate(frames, start):
             if self._wants["tokens"]:
                 cls = None if encoded.class_token is None else encoded.class_token[i].numpy()
-                tokens = Tokens(frame.stream, frame.epoch, frame.t, encoded.tokens[i].numpy(), cls)
+                grid = encoded.tokens[i].numpy()
+                tokens = Tokens(frame.stream, frame.epoch, frame.t, grid, cls, self._tower.grid)
                 outputs.packets.setdefault("tokens", []).append(tokens)
             if self._wants["embedding"]:
                 embedding = Embedding(frame.stream, frame.epoch, frame.t, encoded.features[i].numpy())
