@@ -20,7 +20,7 @@ from .windows import Window, WindowPlan
 if TYPE_CHECKING:
     from ..tower import Tower
 
-__all__ = ["LocalizerFormError", "MomentModel", "MomentSettings", "window_plan"]
+__all__ = ["LocalizerFormError", "MomentModel", "MomentSettings", "require_tower", "window_plan"]
 
 
 class LocalizerFormError(OnlookerError):
@@ -66,6 +66,19 @@ class MomentSettings:
         return cls(**{**given, "templates": tuple(given.get("templates", CLASS_TEMPLATES))})
 
 
+def require_tower(model: Unloc, tower: Tower) -> None:
+    """Refuse a tower that the model was not trained with.
+
+    Raises:
+        LocalizerFormError: its features are not as wide as those the model reads.
+    """
+    if {model.config.video_width, model.config.text_width} != {tower.embed_dim}:
+        raise LocalizerFormError(
+            f"the localizer reads features of width {model.config.video_width}, those of tower {tower.name!r} have "
+            f"{tower.embed_dim}: run it with the tower it was trained with"
+        )
+
+
 def window_plan(model: Unloc, settings: MomentSettings, hop: int | None = None) -> WindowPlan:
     """The windows of a model, `hop` frames apart (default: the localizer's own).
 
@@ -102,16 +115,7 @@ class MomentModel:
             settings: of the localizer.
             pairs: P, of a window and a text in a call.
             device: where it is.
-
-        Raises:
-            LocalizerFormError: the tower's features are not as wide as those the model reads.
         """
-        config = model.config
-        if {config.video_width, config.text_width} != {tower.embed_dim}:
-            raise LocalizerFormError(
-                f"the localizer reads features of width {config.video_width}, those of tower {tower.name!r} have "
-                f"{tower.embed_dim}: run it with the tower it was trained with"
-            )
         self.model = model
         self._tower, self._settings, self._pairs, self._device = tower, settings, pairs, device
 

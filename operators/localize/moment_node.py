@@ -138,15 +138,16 @@ class MomentLocalizer(Operator[MomentState]):
             OnlookerError: there is no such localizer or tower, or it cannot watch a stream.
         """
         from ..tower import load_tower
-        from .moment_model import MomentModel, MomentSettings, window_plan
+        from .moment_model import MomentModel, MomentSettings, require_tower, window_plan
         from .unloc.load import load_localizer
         from .unloc.nms import NmsOptions
 
         localizer = load_localizer(self.config.model, context.device)
         own = MomentSettings.of(localizer.settings)
         tower = load_tower(localizer.tower, self.config.pretrained, "text", context.device)
-        self._model: MomentModel = MomentModel(localizer.model, tower, own, self.config.pairs, context.device)
         self._plan = window_plan(localizer.model, own, self.config.hop)
+        require_tower(localizer.model, tower)
+        self._model: MomentModel = MomentModel(localizer.model, tower, own, self.config.pairs, context.device)
         settle = own.settle if self.config.settle is None else self.config.settle
         on = own.on if self.config.on is None else self.config.on
         off = min(own.off if self.config.off is None else self.config.off, on)
