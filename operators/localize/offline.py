@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..packets import FloatArray
+from .class_lists import query_prompts
 from .live_segments import Found
 from .moment_candidates import found_segments
 from .moment_model import MomentModel
@@ -23,7 +24,7 @@ def find_moments(
     plan: WindowPlan,
     features: FloatArray,
     times: Sequence[float],
-    prompts: Sequence[Sequence[str]],
+    texts: Sequence[str],
     options: NmsOptions | None = None,
 ) -> list[list[Found]]:
     """The segments of what is asked for in a clip.
@@ -36,7 +37,7 @@ def find_moments(
         plan: its windows.
         features: (F, E) float32 raw features of the frames.
         times: their media times in seconds, F of them, increasing.
-        prompts: what to look for, each in one or more sentences.
+        texts: what to look for, in words.
         options: of the suppression; default: UnLoc's.
 
     Returns:
@@ -44,8 +45,8 @@ def find_moments(
     """
     windows = _windows(model, plan, features, times)
     if not windows:
-        return [[] for _ in prompts]
-    pools, whole, clip = pool_clip(model, plan, windows, model.read_texts(prompts))
+        return [[] for _ in texts]
+    pools, whole, clip = pool_clip(model, plan, windows, model.read_texts([query_prompts(text) for text in texts]))
     return [found_segments(pool, clip, whole, options or NmsOptions()) for pool in pools]
 
 

@@ -107,7 +107,7 @@ def test_a_stream_no_longer_than_a_window_is_localized_as_offline(folder, frames
     for hop in (4, 8, 16):
         operator = localizer(folder, ["a dog runs past"], hop=hop)
         whole = find_moments(
-            operator._model, operator._plan, np.stack(features), [i / FPS for i in range(frames)], [["a dog runs past"]]
+            operator._model, operator._plan, np.stack(features), [i / FPS for i in range(frames)], ["a dog runs past"]
         )
         assert [(s.start, s.end, s.score) for s in whole[0]] == reference
         state = operator.initial_state("s")
