@@ -127,6 +127,8 @@ class Session:
     def interrupt(self) -> None:
         """End all streams soon; what was read is still processed and written."""
         self._runner.interrupt()
+        for sink in self._sinks:
+            sink.hurry()
 
     def send(self, control: Control) -> None:
         """Hand a control packet to the nodes; from any thread.

@@ -60,6 +60,9 @@ class Sink(ABC):
     def finish(self, stream: str, end: End) -> None:
         """A stream is over; its last event has been given."""
 
+    def hurry(self) -> None:
+        """The user wants the run to end: who waits for somebody else waits for moments only. From any thread."""
+
     @abstractmethod
     def close(self) -> None:
         """Complete the output."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from onlooker.operators.contract import End, SourceInfo
@@ -22,6 +23,8 @@ _LINGER = 1.0
 """Seconds for which the bus of a run answers after the last event, for those who still have to catch up."""
 _GOODBYE = 30.0
 """Seconds for which the end of a run waits for another process to take the last events."""
+_LOOK_EVERY = 0.5
+"""Seconds after which a wait without end looks whether there is an end after all."""
 
 
 class _Publishing(Sink):
@@ -31,8 +34,10 @@ class _Publishing(Sink):
         self._notice = notice
         self._of_files = False
         self._streams: set[str] = set()
+        self._until: float | None = None
+        """When waiting ends, on the monotonic clock, once the user wants the run to end."""
         self.lost = 0
-        """Events of live streams that nobody took in time."""
+        """Events that nobody took in time."""
 
     def start(self, info: SourceInfo, uri: str) -> None:
         """See ``Sink.start``."""
@@ -42,17 +47,39 @@ class _Publishing(Sink):
 
     def event(self, event: Event) -> None:
         """Publish; waits where nobody takes it. See ``Sink.event``."""
-        if not self._put(event, None if self._of_files else _PATIENCE):
+        if not self._offer(event):
             if not self.lost:
                 self._notice("the bus takes no events; those that have to wait too long are not published.")
             self.lost += 1
+
+    def hurry(self) -> None:
+        """See ``Sink.hurry``."""
+        self._until = time.monotonic() + _PATIENCE
 
     def finish(self, stream: str, end: End) -> None:
         """See ``Sink.finish``."""
         self._streams.discard(stream)
         self._tell_streams()
 
-    def _put(self, event: Event, timeout: float | None) -> bool:
+    def _offer(self, event: Event) -> bool:
+        """Whether the event was taken: a live stream does not wait for long, a file until the user has had enough."""
+        while self._until is None:
+            if self._put(event, _LOOK_EVERY if self._of_files else _PATIENCE):
+                return True
+            if not self._of_files:
+                return False
+        return self._put(event, max(0.0, self._until - time.monotonic()))
+
+    def _check_lost(self) -> None:
+        """Fail if not all was published, so that the run does not end as if it had been.
+
+        Raises:
+            OutputError: events are missing.
+        """
+        if self.lost:
+            raise OutputError(f"the bus took too long: {self.lost} events were not published.")
+
+    def _put(self, event: Event, timeout: float) -> bool:
         raise NotImplementedError
 
     def _tell_streams(self) -> None:
@@ -83,10 +110,10 @@ class BusSink(_Publishing):
         """
         self._server.start()
 
-    def _put(self, event: Event, timeout: float | None) -> bool:
+    def _put(self, event: Event, timeout: float) -> bool:
         return self._put_all([Record.from_event(event, self._run)], timeout)
 
-    def _put_all(self, records: list[Record], timeout: float | None) -> bool:
+    def _put_all(self, records: list[Record], timeout: float) -> bool:
         """Publish; where events before these were lost, an alarm stands in their place."""
         if missing := self.lost - self._told:
             text = f"{missing} events had to wait too long and are lost."
@@ -99,11 +126,16 @@ class BusSink(_Publishing):
         return taken
 
     def close(self) -> None:
-        """Publish what waits, and stop to serve. See ``Sink.close``."""
+        """Publish what waits, and stop to serve. See ``Sink.close``.
+
+        Raises:
+            OutputError: not all events were published.
+        """
         try:
             self._put_all([], _PATIENCE)
         finally:
             self._server.close(linger=_LINGER)
+        self._check_lost()
 
 
 class HandoverSink(_Publishing):
@@ -127,7 +159,7 @@ class HandoverSink(_Publishing):
         """
         self._handover.open()
 
-    def _put(self, event: Event, timeout: float | None) -> bool:
+    def _put(self, event: Event, timeout: float) -> bool:
         return self._handover.put(event.to_json().encode(), timeout)
 
     def _tell_streams(self) -> None:
@@ -137,8 +169,9 @@ class HandoverSink(_Publishing):
         """Wait until the bus has all events. See ``Sink.close``.
 
         Raises:
-            OutputError: it did not take the last ones.
+            OutputError: it did not take all of them.
         """
-        missing = self._handover.close(_GOODBYE)
+        missing = self._handover.close(_GOODBYE if self._until is None else _PATIENCE)
         if missing:
             raise OutputError(f"the bus at {self._handover.address} has not taken the last {missing} events.")
+        self._check_lost()

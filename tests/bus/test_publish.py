@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from onlooker.operators.contract import SourceInfo
 from onlooker.operators.events import AlarmData, parse_event
+from onlooker.pipeline.bus import handover
 from onlooker.pipeline.bus.handover import Handover
 from onlooker.pipeline.bus.intake import GROUP, Given
 from onlooker.pipeline.bus.server import BusServer
@@ -18,6 +20,7 @@ from onlooker.pipeline.bus.store import EventStore
 from onlooker.pipeline.bus.store_read import StoreReader
 from onlooker.pipeline.cli.main import main
 from onlooker.pipeline.commands import SessionCommands
+from onlooker.pipeline.errors import OutputError
 from onlooker.pipeline.runtime.local import LocalRunner
 from onlooker.pipeline.secrets import Secrets
 from onlooker.pipeline.session import Session
@@ -96,7 +99,8 @@ def test_live_events_that_find_no_room_are_told_of_where_they_are_missing(
             assert server.flush(60)
         finally:
             free.set()
-            sink.close()
+            with pytest.raises(OutputError, match="2 events were not published"):
+                sink.close()
     told = [parse_event(one.body) for one in _all_stored(tmp_path / "s.db")]
     after = [e.data for e in told if e.data.stream != "fill"]
     assert [(e.stream, e.event_id.rpartition("/")[2]) for e in after if e.stream != "bus"] == [
@@ -107,6 +111,44 @@ def test_live_events_that_find_no_room_are_told_of_where_they_are_missing(
     assert [e.stream for e in after] == ["cam1", "bus", "cam1", "cam1"]
     assert isinstance(after[1], AlarmData)
     assert (after[1].code, after[1].message[:9]) == ("events_lost", "2 events ")
+
+
+@pytest.fixture
+def deserted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[HandoverSink, list[str]]]:
+    """A sink whose bus went away with more events unconfirmed than may be, and what it tells its user."""
+    monkeypatch.setattr(bus_sinks, "_PATIENCE", 0.3)
+    monkeypatch.setattr(handover, "UNCONFIRMED", 2)
+    notices: list[str] = []
+    with place() as address:
+        with bus(address, tmp_path / "s.db", ingest=True):
+            sink = HandoverSink(Handover(address), notices.append)
+            sink.open()
+        yield sink, notices
+        with pytest.raises(OutputError, match="has not taken the last 2 events"):
+            sink.close()
+
+
+def test_a_live_run_goes_on_without_its_bus_and_ends_with_an_error(deserted: tuple[HandoverSink, list[str]]) -> None:
+    sink, notices = deserted
+    sink.start(SourceInfo("cam1", 0, 64, 48, time_source="host", live=True), "rtsp://x")
+    for number in range(4):
+        sink.event(caption(number))
+    assert sink.lost == 2 and len(notices) == 1
+    sink.hurry()
+
+
+def test_a_file_waits_for_its_bus_until_the_user_has_had_enough(deserted: tuple[HandoverSink, list[str]]) -> None:
+    sink, _ = deserted
+    sink.start(SourceInfo("cam1", 0, 64, 48), "x.mp4")
+    for number in range(2):
+        sink.event(caption(number))
+    waiting = threading.Thread(target=sink.event, args=(caption(2),), daemon=True)
+    waiting.start()
+    waiting.join(2.0)
+    assert waiting.is_alive() and sink.lost == 0
+    sink.hurry()  # what Ctrl-C does
+    waiting.join(60)
+    assert not waiting.is_alive() and sink.lost == 1
 
 
 def _all_stored(path: Path) -> list[Any]:
