@@ -30,8 +30,11 @@ DEFAULTS: dict[str, Any] = {
     "classification_loss_type": "sigmoid",
     "classification_loss_alpha": 1.0,
     "focal_loss_alpha": 0.5,
+    "focal_loss_gamma": 2.0,
+    "box_loss_type": "l1+iou",
+    "label_smoothing": None,
+    "all_gather_loss": True,
 }
-DEFAULTS |= {"focal_loss_gamma": 2.0, "box_loss_type": "l1+iou", "label_smoothing": None, "all_gather_loss": True}
 """Those of the reference's code, where its configurations are silent."""
 
 
