@@ -286,3 +286,16 @@ def test_positions_become_others_of_a_square_only() -> None:
         resize_positions(torch.randn(1 + 4, 3), 6)
     with pytest.raises(ResizeError, match="class token"):
         resize_positions(torch.randn(4, 3), 9, from_token=False)
+
+
+def test_half_precision_masks_as_well() -> None:
+    """bfloat16 has other limits than float32: its mask must neither be infinite nor of another type."""
+    for config, text in ((SMALL, torch.randn(2, 10)), (TOWERS, torch.tensor([[38, 3, 4, 39, 0, 0, 0]] * 2))):
+        model = random_model(replace(config, image=None, video_width=12))
+        video, mask = torch.randn(2, 16, 12), model.step_mask(torch.tensor([16, 5]))
+        with torch.inference_mode():
+            wanted = model(video, text, mask)
+            words = text.bfloat16() if text.is_floating_point() else text
+            found = model.bfloat16()(video.bfloat16(), words, mask)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), wanted, atol=0.2, rtol=0.1)

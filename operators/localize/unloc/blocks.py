@@ -37,6 +37,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(P, L, D) -> (P, L, D); `mask` of `additive_mask`, (P or 1, 1, L or 1, L)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each P, heads, L, D / heads
+        if mask is not None and mask.dtype != q.dtype:
+            mask = mask.clamp_min(torch.finfo(q.dtype).min).to(q.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 

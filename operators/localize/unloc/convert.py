@@ -6,7 +6,6 @@ Trees are flat: arrays by their path, parts joined by "/"; the dots in `resblock
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -52,6 +51,7 @@ _RENAMES = (
     (r"^head/regress/(\d+)/", r"head/RegressionHead_\1/"),
     (r"^head/(.*/)?output\b", r"head/\1output_projection"),
 )
+_QKV = ("query", "key", "value")
 
 
 class Part(NamedTuple):
@@ -87,12 +87,10 @@ def reference_layout(model: Unloc) -> dict[str, tuple[Part, ...]]:
     """
     layout = {}
     for prefix, module in model.named_modules():
+        attention = model.get_submodule(prefix.rpartition(".")[0])
         for leaf, parameter in module.named_parameters(recurse=False):
-            name = f"{prefix}.{leaf}" if prefix else leaf
-            inside = isinstance(model.get_submodule(prefix.rpartition(".")[0]), Attention)
-            if inside:
-                attention = model.get_submodule(prefix.rpartition(".")[0])
-                assert isinstance(attention, Attention)
+            name = f"{prefix}.{leaf}"
+            if isinstance(attention, Attention):
                 parts = _attention(_renamed(model, prefix), leaf, parameter, attention.heads)
             elif leaf in ("scales", "shifts"):
                 stem = _renamed(model, name).removesuffix("s")
@@ -125,9 +123,6 @@ def _attention(stem: str, leaf: str, parameter: Tensor, heads: int) -> tuple[Par
         return tuple(Part(f"{stem}/{name}/kernel", shape, (width, width), (1, 0)) for name in _QKV)
     each = width // 3
     return tuple(Part(f"{stem}/{name}/bias", (heads, each // heads), (each,), (0,)) for name in _QKV)
-
-
-_QKV = ("query", "key", "value")
 
 
 def _plain(stem: str, name: str, leaf: str, module: nn.Module, parameter: Tensor) -> Part:
@@ -170,8 +165,3 @@ def _arrays(model: Unloc) -> Iterator[tuple[str, Array]]:
         ours = parameters[name].detach().float().cpu()
         for part, rows in zip(parts, torch.split(ours, [part.rows for part in parts]), strict=True):
             yield part.path, part.theirs(rows)
-
-
-def count(model: Unloc) -> int:
-    """Numbers in all arrays."""
-    return sum(math.prod(shape) for shape in reference_shapes(model).values())

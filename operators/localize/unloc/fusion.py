@@ -109,7 +109,7 @@ class Fusion(nn.Module):
             text_mask = torch.ones(pairs, tokens, dtype=torch.bool, device=text.device)
         if mask.shape != (pairs, sum(self.lengths)):
             raise ValueError(f"the mask is {tuple(mask.shape)} instead of {(pairs, sum(self.lengths))}: all levels")
-        keys = (torch.cat([level, text_mask], 1) for level in torch.split(mask.bool(), list(self.lengths), 1))
+        keys = (torch.cat([level, text_mask.bool()], 1) for level in torch.split(mask.bool(), list(self.lengths), 1))
         return [additive_mask(level)[:, None, None, :] for level in keys]
 
     def _init_weights(self) -> None:
