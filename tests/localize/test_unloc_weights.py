@@ -106,6 +106,12 @@ def test_trees_go_both_ways(name: str) -> None:
         load_reference(other, broken)
 
 
+def test_what_the_reference_lacks_is_not_converted() -> None:
+    model = Unloc(replace(SMALL, text_width=12, project_text=True, similarity=True))
+    with pytest.raises(ReferenceTreeError, match="similarity"):
+        to_reference(model)
+
+
 def test_a_tree_of_other_sizes_is_adapted() -> None:
     """More frames and words; a mean patch instead of class tokens. What need not change does not."""
     assert TOWERS.image is not None and TOWERS.text is not None

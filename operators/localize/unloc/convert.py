@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from onlooker.operators.caption.convert import check_tree
-from onlooker.operators.caption.convert_read import Array, Tree
+from onlooker.operators.caption.convert_read import Array, ReferenceTreeError, Tree
 
 from .blocks import Attention
 from .model import Unloc
@@ -84,7 +84,12 @@ def reference_layout(model: Unloc) -> dict[str, tuple[Part, ...]]:
     """For every parameter by its name: the arrays it is made of, one after another along its first axis.
 
     Works on models on the `meta` device.
+
+    Raises:
+        ReferenceTreeError: the model has parts that the reference has not.
     """
+    if model.similarity is not None:
+        raise ReferenceTreeError("a model that reads its tower's similarity has no place in the reference's trees")
     layout = {}
     for prefix, module in model.named_modules():
         attention = model.get_submodule(prefix.rpartition(".")[0])
