@@ -5,7 +5,6 @@ What a case holds decides what is compared; an array that no test here knows is 
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from pathlib import Path
@@ -27,9 +26,9 @@ from onlooker.training.dvc_loss import CaptionLoss, CaptionLossOptions, caption_
 
 from . import goldens
 from .goldens import Case, assert_close, find_cases, parametrize, require
+from .gradients import assert_gradients
 
 STEM = "model_git"
-GRADIENT_TOLERANCE = 1e-4
 DECODED = re.compile(r"decode_(?P<method>greedy|beam(?P<beam>\d+))/(?P<array>.+)")
 KNOWN = re.compile(
     r"params/.+|config|images|preprocessed_frame0|vit_out_first2frames|vit_intermediate/.+|visual_features"
@@ -182,18 +181,7 @@ def test_gradients_through_the_memory(case: Case | None) -> None:
         pytest.skip("holds no gradients")
     model = build(case).train()
     loss_of(teacher_forced(model, case), model, case).total.backward()  # type: ignore[no-untyped-call]
-    gradients = copy.deepcopy(model)
-    for ours, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
-        ours.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    tree = to_reference(gradients)
-    # A gradient that is zero in exact arithmetic, as of a key's bias, is rounding noise on both sides.
-    noise = 1e-6 * max((float(norm) for norm in norms.values()), default=1.0)
-    for name, norm in norms.items():
-        ours = float(torch.from_numpy(tree[name]).double().norm())
-        assert ours == pytest.approx(float(norm), rel=GRADIENT_TOLERANCE, abs=noise), name
-    for name, expected in full.items():
-        error = float(abs(tree[name] - expected).max())
-        assert error <= GRADIENT_TOLERANCE * float(abs(expected).max()) + noise, name
+    assert_gradients(model, to_reference, norms, full)
 
 
 def both_ways(model: Model, tokens: torch.Tensor, memory: torch.Tensor, prefix: torch.Tensor | None) -> torch.Tensor:

@@ -21,11 +21,11 @@ from onlooker.operators.localize.unloc.model import Unloc
 from onlooker.training.localize_loss import LocalizeLoss
 
 from .goldens import Case, assert_close, require
+from .gradients import assert_gradients
 from .test_unloc_losses_parity import loss_of_detections, loss_of_frames, loss_of_moments
 from .unloc import build, find_models, frames, mask, options, parametrize_models, texts
 
 LOGITS, TOKENS, RELATIVE = 1e-4, 5e-5, 1e-5
-GRADIENT = 1e-4
 KNOWN = re.compile(
     r"config_json|task|seed|param/.+|input/(rgb|input_mask|caption_mask|(caption|class_names|video_title)(/.+)?)"
     r"|mid/(video_tower_tokens_preproj|video_tokens|text_tokens|fused_video_tokens|fused_text_emb)"
@@ -221,18 +221,7 @@ def test_gradients(case: Case | None) -> None:
         pytest.skip("holds no gradients")
     model = build(case).train()
     loss_of(model, case).total.backward()  # type: ignore[no-untyped-call]
-    gradients = copy.deepcopy(model)
-    for ours, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
-        ours.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    tree = to_reference(gradients)
-    # A gradient that is zero in exact arithmetic, as of a key's bias, is rounding noise on both sides.
-    noise = 1e-6 * max((float(norm) for norm in norms.values()), default=1.0)
-    for name, norm in norms.items():
-        ours_norm = float(torch.from_numpy(tree[name]).double().norm())
-        assert ours_norm == pytest.approx(float(norm), rel=GRADIENT, abs=noise), name
-    for name, expected in full.items():
-        error = float(abs(tree[name] - expected).max())
-        assert error <= GRADIENT * float(abs(expected).max()) + noise, name
+    assert_gradients(model, to_reference, norms, full)
 
 
 @torch.no_grad()
