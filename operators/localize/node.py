@@ -103,6 +103,8 @@ class LocalizerState:
     """The samples that later windows still need."""
     scored: int = 0
     """How many of ``window`` have been scored."""
+    latest: FloatArray | None = None
+    """(E,) raw features of the newest sample."""
     epoch: int = 0
     next_event_no: int = 0
     scored_until: float = -np.inf
@@ -172,7 +174,8 @@ class QueryLocalizer(Operator[LocalizerState]):
         found: list[Packet] = []
         for packet in given.packets.get("embedding", ()):
             state.epoch = packet.epoch
-            begins = bool(state.window) and step_size(state.window[-1].features, packet.features) >= self.config.change
+            before, state.latest = state.latest, packet.features
+            begins = before is not None and step_size(before, packet.features) >= self.config.change
             state.window.append(_Sample(packet.t, packet.features, begins))
             if len(state.window) - state.scored > self._half:
                 events = self._score_next(state, outputs, packet.t)
