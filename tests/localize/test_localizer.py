@@ -154,3 +154,48 @@ def test_off_above_on_is_refused():
 def test_an_empty_query_is_refused():
     with pytest.raises(ValueError, match="empty"):
         QueryLocalizerConfig(queries=[" "])
+
+
+def test_classes_of_a_list_give_events_by_their_names(model, tmp_path):
+    names = tmp_path / "classes.txt"
+    names.write_text("dog\ncar, red car\n")
+    packets, *_ = scene(model, *PATTERN)
+    operator = localizer(model, queries=(), classes=str(names), templates=["a {}"], window=1, on=-9.0, off=-9.0)
+    events, scores = run(operator, packets)
+    assert scores[0].names == ("dog", "car")
+    assert {e.data.query for _, e in events} == {"dog", "car"}, "each on its own, both at once"
+    plain = localizer(model, queries=["a dog barks loudly"], window=1)
+    assert plain.config.prompts() == {"a dog barks loudly": ["a dog barks loudly"]}
+
+
+def test_nothing_is_averaged_over_a_cut(model):
+    packets, *_ = scene(model, *PATTERN)
+    cut = run(localizer(model, window=3), packets)[1]
+    alone = run(localizer(model, window=1), packets)[1]
+    np.testing.assert_allclose([s.values for s in cut], [s.values for s in alone], atol=1e-5)
+    blurred = run(localizer(model, window=3, change=2.5), packets)[1]
+    assert np.abs(np.stack([s.values for s in blurred]) - np.stack([s.values for s in alone])).max() > 0.01
+
+
+@pytest.mark.parametrize("change", [0.3, 2.5])
+def test_an_event_goes_over_a_cut_only_with_what_would_begin_it(model, change):
+    """Crippled twin: where no step counts as a cut, the event goes on while scores are above the lower threshold."""
+    packets, *_ = scene(model, *["a dog"] * 4, *["nothing"] * 4)
+    _, scores = run(localizer(model, queries=["a dog"], window=1, on=9.0), packets)
+    dog, nothing = float(scores[0].values[0]), float(scores[-1].values[0])
+    assert dog > nothing
+    on = (dog + nothing) / 2
+    events, _ = run(localizer(model, queries=["a dog"], window=1, on=on, off=-9.0, change=change), packets)
+    (end,) = [e for _, e in events if e.phase == "end"]
+    assert (end.t_start, end.t_end) == ((0.0, 2.0) if change == 0.3 else (0.0, 4.0))
+
+
+def test_what_is_remembered_does_not_grow(model):
+    packets, *_ = scene(model, *PATTERN * 3)
+    operator = localizer(model, window=5, on=9.0, off=-9.0, reach=3.0)
+    state = operator.initial_state("s")
+    sizes = []
+    for packet in packets:
+        state, _ = operator.process(state, Inputs({"embedding": [packet]}, packet.t, packet.t))
+        sizes.append((len(state.window), len(state.queries[0].interval.run)))
+    assert max(sizes) <= (5, 7) and max(run for _, run in sizes) <= 7
