@@ -3,11 +3,12 @@
 Every hop brings the segments of a query as they look now. Those that are about the same moment get one number for life:
 
 * A segment opens when its score reaches `on`, and goes on as long as something of at least `off` overlaps it.
-* Its end is told when it lies `settle` seconds back: by then the model has seen enough of what came after.
-* What ended more than `settle` + `reach` seconds ago is not told any more. So an `end` never comes later than
-  `settle` + `reach` seconds after the end that it tells, where `reach` is the time between windows.
+* Its end is told by the first window that sees it `settle` seconds back: by then the model has seen what came after.
+  Windows are `reach` seconds apart, so that is at most `settle` + `reach` seconds after the end, or, where windows
+  before took the end to be later, after what they took it for. What can only be found later than that is not told.
 * A segment that is cut by the left edge of a window keeps the start that was found when it could be seen.
-* What lies within a segment that has ended is no news; what goes on beyond it is the rest only.
+* What lies within a segment that has ended is no news, and of what goes on beyond it the rest is. Segments that ended
+  with a far lower score do not count.
 
 All times are seconds of media time.
 """
@@ -23,6 +24,8 @@ __all__ = ["Found", "LiveSegment", "QuerySegments", "SegmentRules", "Told"]
 
 # Two segments that share this part of the shorter one are about the same moment.
 _SAME = 0.5
+# An ended segment with less than this part of a new one's score was a guess, which does not stand in its way.
+_FAR_BELOW = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,8 @@ class QuerySegments:
     """The segments of one query that can still change, or be found again."""
 
     live: list[LiveSegment] = field(default_factory=list)
-    closed: list[tuple[float, float]] = field(default_factory=list)
-    """Start and end of those that are final and that a window still reaches."""
+    closed: list[Found] = field(default_factory=list)
+    """Those that are final and that a window still reaches."""
 
 
 @dataclass(frozen=True)
@@ -136,23 +139,23 @@ class SegmentRules:
                 told.append(self.close(state, live, now))
             elif self._changed(live, now):
                 told.append(self._tell(live, "update", now))
-        state.closed = [(start, end) for start, end in state.closed if end > left]
+        state.closed = [one for one in state.closed if one.end > left]
         return told
 
     def close(self, state: QuerySegments, live: LiveSegment, now: float) -> Told:
         """End a segment; it cannot be found again."""
         live.end = max(min(live.end, now), live.start)
         state.live.remove(live)
-        state.closed.append((live.start, live.end))
+        state.closed.append(Found(live.start, live.end, live.score))
         return self._tell(live, "end", now)
 
     def _news(self, state: QuerySegments, found: Found) -> Found | None:
         """What of a segment no ended one has told; None if that is the smaller part, or too short."""
         rest = found
-        for start, end in state.closed:
-            if start < rest.end and rest.start < end:
-                after = replace(rest, start=max(rest.start, end))
-                before = replace(rest, end=min(rest.end, start))
+        for one in state.closed:
+            if one.score >= _FAR_BELOW * found.score and one.start < rest.end and rest.start < one.end:
+                after = replace(rest, start=max(rest.start, one.end))
+                before = replace(rest, end=min(rest.end, one.start))
                 rest = after if after.end - after.start >= before.end - before.start else before
         length = rest.end - rest.start
         if length <= 0 or length < self.shortest or length <= (1 - _SAME) * (found.end - found.start):

@@ -13,6 +13,9 @@ from .unloc.nms import NmsOptions
 from .unloc.sampling import Sampling
 from .windows import Pool, Window, WindowPlan
 
+# An anchor speaks when the windows' trust in it comes to this: one at the edge of what was seen has little to go by.
+_TRUSTED = np.float32(0.5)
+
 __all__ = ["found_runs", "found_segments", "slot_scores"]
 
 
@@ -31,7 +34,7 @@ def found_segments(pool: Pool, window: Window, plan: WindowPlan, options: NmsOpt
     sampling = Sampling("random", plan.frames, window.filled, offset=0)
     scores = probabilities(pool.logits)
     # What is below the threshold is never picked and lowers nothing: without it the rest comes out the same.
-    known = (pool.weights > 0) & (scores > np.float32(options.score_threshold))
+    known = (pool.weights >= _TRUSTED) & (scores > np.float32(options.score_threshold))
     decoded = decode_moments(scores[None], pool.boxes[None], known, plan.steps, sampling)
     (left,) = suppress_moments(decoded, options)
     return [
@@ -49,7 +52,8 @@ def found_runs(pools: Sequence[Pool], window: Window, plan: WindowPlan) -> list[
     Returns:
         One list a class, by descending score.
     """
-    logits = np.stack([pool.logits[: window.filled] for pool in pools], axis=1)  # (filled, C)
+    known = [np.where(pool.weights >= _TRUSTED, pool.logits, -np.inf) for pool in pools]
+    logits = np.stack(known, axis=1)[: window.filled].astype(np.float32)  # (filled, C)
     classes = frame_classes(logits)
     edges = [0, *(np.flatnonzero(np.diff(classes)) + 1).tolist(), window.filled]
     found: list[list[Found]] = [[] for _ in pools]

@@ -168,7 +168,7 @@ def test_moments_are_found_as_they_are_and_in_time(folder):
         if event.phase == "end":
             assert t - event.t_end <= 2.0 + 4 / FPS, "settle + hop"
         if event.phase == "new":
-            assert t - event.t_start <= 4 / FPS, "a hop after it begins"
+            assert t - event.t_start <= (4 + 2) / FPS, "a hop after it can be trusted"
 
 
 def test_numbers_and_revisions_tell_one_story(folder):
@@ -180,8 +180,7 @@ def test_numbers_and_revisions_tell_one_story(folder):
     assert list(stories.values())[1] == [
         ("new", 0, "a red car stops"),
         ("update", 1, "a red car stops"),
-        ("update", 2, "a red car stops"),
-        ("end", 3, "a red car stops"),
+        ("end", 2, "a red car stops"),
     ]
 
 
@@ -228,7 +227,7 @@ def test_what_is_open_ends_when_its_query_is_removed(folder):
         told += [(p.t, e) for p in out.packets.get("events", []) for e in p.events if e.data.query == "a red car stops"]
         if i >= 30:
             assert [q.text for q in state.queries] == ["a dog runs past"]
-    assert [(t, e.phase) for t, e in told] == [(9.5, "new"), (15.0, "end")]
+    assert [(t, e.phase) for t, e in told] == [(11.5, "new"), (15.0, "end")]
     assert told[-1][1].t_end <= 15.0 and told[-1][1].data.event_id == told[0][1].data.event_id
 
 
