@@ -114,8 +114,8 @@ class MomentLocalizer(Operator[MomentState]):
     All windows and queries of all streams of a call share model calls of one fixed shape.
 
     **Latency.** An `end` is told by the first window that shows it to lie `settle` seconds back: at most settle +
-    hop / fps seconds after it in media time (8 s for 4 s and 8 frames at 2 per second), or, where earlier windows took the end to
-    be later, after what they took it for. What can only be found later is not told. Scores come no later either.
+    hop / fps seconds after it in media time (8 s for 4 s and 8 frames at 2 per second), or, where earlier windows took
+    the end to be later, after what they took it for. What can only be found later is not told. Scores come no later.
 
     **Frames** are expected at the localizer's rate. More of them are thinned out; where some are missing, the one
     before is what was seen. After a gap longer than a window everything begins anew, within the same epoch.
