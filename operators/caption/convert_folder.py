@@ -183,7 +183,7 @@ def _model(kind: Kind, tree: Tree, how: Conversion) -> tuple[Model, Mapping[str,
         return build(config, state_from_reference(tree, config)).eval(), assumed
     if kind == "unloc":
         told = unloc_config(tree, how.file, how.changes)
-        with torch.device("meta"):
+        with torch.device("meta"):  # as below
             check_tree(unloc_shapes(Unloc(told.config)), tree)
         localizer = Unloc(told.config).eval()
         load_unloc(localizer, tree)

@@ -240,11 +240,11 @@ def test_weights_begin_as_the_reference_draws_them() -> None:
     assert model.head.classify[0].output.bias.tolist() == [-5.0]
     assert model.head.regress[0].output.bias.tolist() == [2.0, 2.0]
     # xavier uniform of a square kernel: +-sqrt(6 / 128), a deviation of 1/8, for each of query, key and value.
-    for part in model.fusion.blocks[0].attn.qkv.weight.chunk(3):
+    for part in model.fusion.blocks[0].attn.qkv.weight.detach().chunk(3):
         assert float(part.abs().max()) <= (6 / 128) ** 0.5 and float(part.std()) == pytest.approx(0.125, rel=0.05)
     conv = model.head.classify[0].convs[0]
-    assert float(conv.weight.std()) == pytest.approx((3 * 64) ** -0.5, rel=0.05)  # lecun normal
-    assert float(model.fusion.blocks[0].mlp_in.bias.abs().max()) < 1e-5
+    assert float(conv.weight.detach().std()) == pytest.approx((3 * 64) ** -0.5, rel=0.05)  # lecun normal
+    assert float(model.fusion.blocks[0].mlp_in.bias.detach().abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ Trees are flat: arrays by their path, parts joined by "/"; the dots in `resblock
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -94,15 +94,15 @@ def reference_layout(model: Unloc) -> dict[str, tuple[Part, ...]]:
     for prefix, module in model.named_modules():
         attention = model.get_submodule(prefix.rpartition(".")[0])
         for leaf, parameter in module.named_parameters(recurse=False):
-            name = f"{prefix}.{leaf}"
+            path = _renamed(model, f"{prefix}.{leaf}")
             if isinstance(attention, Attention):
-                parts = _attention(_renamed(model, prefix), leaf, parameter, attention.heads)
+                parts = _attention(path, parameter, attention.heads)
             elif leaf in ("scales", "shifts"):
-                stem = _renamed(model, name).removesuffix("s")
-                parts = tuple(Part(f"{stem}_{level}", (1,), (1,), (0,)) for level in range(len(parameter)))
+                each = path.removesuffix("s")
+                parts = tuple(Part(f"{each}_{level}", (1,), (1,), (0,)) for level in range(len(parameter)))
             else:
-                parts = (_plain(_renamed(model, prefix), _renamed(model, name), leaf, module, parameter),)
-            layout[name] = parts
+                parts = (_plain(path, module, parameter),)
+            layout[f"{prefix}.{leaf}"] = parts
     return layout
 
 
@@ -115,35 +115,39 @@ def _renamed(model: Unloc, name: str) -> str:
     return re.sub(r"^head\b", f"{model.config.task}_head", path)
 
 
-def _attention(stem: str, leaf: str, parameter: Tensor, heads: int) -> tuple[Part, ...]:
+def _attention(path: str, parameter: Tensor, heads: int) -> tuple[Part, ...]:
     """Queries, keys and values are one layer of ours; theirs tell heads apart."""
-    width, weight = parameter.shape[-1], leaf == "weight"
-    if stem.endswith("/out"):
-        if not weight:
-            return (Part(f"{stem}/bias", (width,), (width,), (0,)),)
-        return (Part(f"{stem}/kernel", (heads, width // heads, width), (width, width), (1, 0)),)
-    stem = stem.removesuffix("/qkv")
-    if weight:
-        shape = (width, heads, width // heads)
-        return tuple(Part(f"{stem}/{name}/kernel", shape, (width, width), (1, 0)) for name in _QKV)
-    each = width // 3
-    return tuple(Part(f"{stem}/{name}/bias", (heads, each // heads), (each,), (0,)) for name in _QKV)
+    stem, layer, leaf = path.rsplit("/", 2)
+    width = parameter.shape[-1]
+    if layer == "out":
+        if leaf == "bias":
+            return (Part(path, (width,), (width,), (0,)),)
+        return (Part(f"{stem}/out/kernel", (heads, width // heads, width), (width, width), (1, 0)),)
+    if leaf == "bias":
+        each = width // 3
+        return tuple(Part(f"{stem}/{name}/bias", (heads, each // heads), (each,), (0,)) for name in _QKV)
+    shape = (width, heads, width // heads)
+    return tuple(Part(f"{stem}/{name}/kernel", shape, (width, width), (1, 0)) for name in _QKV)
 
 
-def _plain(stem: str, name: str, leaf: str, module: nn.Module, parameter: Tensor) -> Part:
+def _plain(path: str, module: nn.Module, parameter: Tensor) -> Part:
     shape = tuple(parameter.shape)
+    stem, _, leaf = path.rpartition("/")
     if leaf == "weight" and isinstance(module, nn.Linear | nn.Conv1d):
         return Part(f"{stem}/kernel", shape[::-1], shape[::-1], tuple(reversed(range(len(shape)))))
     axes = tuple(range(len(shape)))
     if leaf == "weight":
         return Part(f"{stem}/{'embedding' if isinstance(module, nn.Embedding) else 'scale'}", shape, shape, axes)
-    theirs = (1, *shape) if name.endswith("/pos_embedding") else shape
-    return Part(name, theirs, shape, axes)
+    return Part(path, (1, *shape) if leaf == "pos_embedding" else shape, shape, axes)
 
 
 def reference_shapes(model: Unloc) -> dict[str, tuple[int, ...]]:
     """Path and shape of every array of the reference's tree for a model."""
-    return {part.path: part.shape for parts in reference_layout(model).values() for part in parts}
+    return _shapes(reference_layout(model))
+
+
+def _shapes(layout: Mapping[str, tuple[Part, ...]]) -> dict[str, tuple[int, ...]]:
+    return {part.path: part.shape for parts in layout.values() for part in parts}
 
 
 def load_reference(model: Unloc, tree: Tree) -> None:
@@ -152,10 +156,11 @@ def load_reference(model: Unloc, tree: Tree) -> None:
     Raises:
         ReferenceTreeError: arrays are missing, unknown or have another shape; nothing was loaded.
     """
-    check_tree(reference_shapes(model), tree)
+    layout = reference_layout(model)
+    check_tree(_shapes(layout), tree)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, parts in reference_layout(model).items():
+        for name, parts in layout.items():
             parameters[name].copy_(torch.cat([part.ours(tree[part.path]) for part in parts]))
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from onlooker.operators.caption.convert_read import Array, Tree
 from onlooker.operators.errors import OnlookerError
 
-from .convert import reference_layout
+from .convert import reference_shapes
 from .model import Unloc
 
 _CLASS = "video_encoder/class_embedding"
@@ -65,7 +65,7 @@ def adapted(tree: Tree, model: Unloc) -> dict[str, Array]:
     What the sizes do not touch is passed on as it is; `load_reference` then tells what does not fit.
     """
     given = dict(tree)
-    shapes = {part.path: part.shape for parts in reference_layout(model).values() for part in parts}
+    shapes = reference_shapes(model)
 
     def resized(path: str) -> bool:
         return path in given and path in shapes and tuple(given[path].shape) != shapes[path]
