@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Asked", "Scorer", "default_thresholds"]
 
-# (on, off) of cosines above those of ordinary sentences; class names on real CLIP ViT-B/32 vectors of photographs of
-# the dev split are found best at .05 (benchmarks/README.md), and captions lie higher.
+# (on, off) of cosines above those of ordinary sentences. On real CLIP vectors of photographs class names are found best
+# from .048 (benchmarks/clip_background.py); captions, which say more, lie higher.
 _COSINE_THRESHOLDS = (0.06, 0.04)
 # (on, off) in standard deviations; chosen on generated videos of the dev split by benchmarks/localization.py.
 _SPREAD_THRESHOLDS = (2.1, 1.3)
