@@ -6,13 +6,14 @@ import argparse
 import dataclasses
 import importlib.util
 import json
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from . import train_localize
+from .train_parts import add_data_option, data_folder, filled_cache
 
 __all__ = ["add_parser"]
 
@@ -25,6 +26,9 @@ pictures and texts share, minutes) and captioner (hours on a CPU; a run that was
 `dvc` goes on from a captioner: on videos of several photographs, drawn from the cache, it learns when events begin and
 end, and to write them one after the other (Streaming Dense Video Captioning). The result is for the node
 `dense_captioner`. With `--variant vid2seq` a new T5 learns the same with the captioner's words; Python reads it.
+
+`localize` trains a localizer, which finds when something happens: from annotated videos of yours, whose features
+`localize-features` makes, or, without any, the embedded one from the photographs.
 """
 
 
@@ -32,7 +36,7 @@ def add_parser(commands: Any) -> None:
     """Add ``onlooker train``."""
     parser = commands.add_parser(
         "train",
-        help="train the tower or the caption decoder; make videos with known truth",
+        help="train tower, captioners or localizers; make videos with known truth",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,7 +50,7 @@ def add_parser(commands: Any) -> None:
     }
     for name, (function, text) in helps.items():
         step = steps.add_parser(name, help=text, description=text)
-        _data_option(step)
+        add_data_option(step)
         step.add_argument(
             "--cache", metavar="DIR", default="cache/features", help="feature cache (default: %(default)s)"
         )
@@ -65,7 +69,7 @@ def add_parser(commands: Any) -> None:
     dvc = steps.add_parser(
         "dvc", help="train a dense captioner: events with start and end", description="Train a dense captioner."
     )
-    _data_option(dvc)
+    add_data_option(dvc)
     dvc.add_argument("--cache", metavar="DIR", default="cache/features", help="feature cache (default: %(default)s)")
     dvc.add_argument("--out", metavar="DIR", default="out/dense", help="weights (default: %(default)s)")
     dvc.add_argument(
@@ -80,32 +84,15 @@ def add_parser(commands: Any) -> None:
     dvc.add_argument("--points", type=int, help="decoding points of a video (default: the recipe's)")
     dvc.add_argument("--seed", type=int, default=0, help="everything random depends on it (default: 0)")
     dvc.set_defaults(func=_dvc)
+    train_localize.add_steps(steps)
     videos = steps.add_parser("videos", help="make videos with known truth", description="Write MP4 and truth JSON.")
-    _data_option(videos)
+    add_data_option(videos)
     videos.add_argument("--split", choices=["train", "dev", "test"], default="dev")
     videos.add_argument("--count", type=int, default=1, help="videos (default: %(default)s)")
     videos.add_argument("--scenes", type=int, default=20, help="photographs in each (default: %(default)s)")
     videos.add_argument("--seed", type=int, default=0, help="of the first video (default: %(default)s)")
     videos.add_argument("--out", metavar="DIR", default="out/videos", help="folder (default: %(default)s)")
     videos.set_defaults(func=_videos)
-
-
-def _data_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        metavar="DIR",
-        default=os.environ.get("ONLOOKER_DATA"),
-        help="folder that holds flickr8k/ (default: $ONLOOKER_DATA)",
-    )
-
-
-def _data(args: argparse.Namespace) -> Path:
-    if not args.data:
-        raise UsageError("name the data folder by --data or ONLOOKER_DATA.")
-    data = Path(args.data)
-    if not (data / "flickr8k").is_dir():
-        raise UsageError(f"{args.data!r} holds no folder flickr8k; --data names the folder above it.")
-    return data
 
 
 def _need_extra() -> None:
@@ -116,7 +103,7 @@ def _need_extra() -> None:
 
 def _features(args: argparse.Namespace) -> int:
     _need_extra()
-    data, cache = _data(args), Path(args.cache)
+    data, cache = data_folder(args), Path(args.cache)
     from onlooker.training.features import create_cache, fill_cache
 
     create_cache(cache, data)
@@ -160,7 +147,7 @@ def _tower(args: argparse.Namespace) -> int:
     recipe = TowerRecipe(seed=args.seed)
     if args.epochs:
         recipe = dataclasses.replace(recipe, epochs=args.epochs)
-    train_tower(Path(args.cache), _data(args), Path(args.out) / "tower", recipe)
+    train_tower(Path(args.cache), data_folder(args), Path(args.out) / "tower", recipe)
     print(f"written to {args.out}/tower; use it with --model {args.out}/tower")
     return 0
 
@@ -176,7 +163,7 @@ def _captioner(args: argparse.Namespace) -> int:
     recipe = dataclasses.replace(SECOND if start else CaptionerRecipe(), seed=args.seed)
     if args.epochs:
         recipe = dataclasses.replace(recipe, epochs=float(args.epochs))
-    train_captioner(_data(args), Path(args.cache), Path(args.out) / "caption", recipe, start=start)
+    train_captioner(data_folder(args), Path(args.cache), Path(args.out) / "caption", recipe, start=start)
     print(f"written to {args.out}/caption; use it with -o caption.model={args.out}/caption")
     return 0
 
@@ -189,7 +176,7 @@ def _trunk(args: argparse.Namespace) -> int:
     if args.epochs:
         recipe = dataclasses.replace(recipe, epochs=args.epochs)
     start, tuned = Path(args.out), Path(args.tuned_cache)
-    tune_trunk(_data(args), Path(args.cache), start / "tower", start / "caption", tuned, recipe)
+    tune_trunk(data_folder(args), Path(args.cache), start / "tower", start / "caption", tuned, recipe)
     print(f"{tuned} is a cache of the fine-tuned trunk now; fill it with: onlooker train features --cache {tuned}")
     return 0
 
@@ -207,9 +194,7 @@ def _tiny(args: argparse.Namespace) -> int:
 
 
 def _dvc(args: argparse.Namespace) -> int:
-    data, cache = _data(args), Path(args.cache)
-    if not (cache / "index.json").is_file():
-        raise UsageError(f"{args.cache!r} is no feature cache; fill it with: onlooker train features --cache DIR.")
+    data, cache = data_folder(args), filled_cache(args)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     given = {name: getattr(args, name) for name in ("start", "steps", "points") if getattr(args, name) is not None}
@@ -239,7 +224,7 @@ def _dvc(args: argparse.Namespace) -> int:
 
 
 def _videos(args: argparse.Namespace) -> int:
-    data, out = _data(args), Path(args.out)
+    data, out = data_folder(args), Path(args.out)
     from rich.progress import track
 
     from onlooker.training.scenes import flickr_scenes, write_scenes

@@ -108,7 +108,9 @@ class MomentWindows:
             OnlookerError: no annotated video has features, or nothing happens in any that has.
         """
         self.features, self.recipe = features, recipe or WindowRecipe()
-        texts = _Texts(annotations, self.recipe.templates)
+        self.templates = self.recipe.templates if annotations.kind == "classes" else ()
+        """What class names were put into; none where there are no classes."""
+        texts = _Texts(annotations, self.templates or ("{}",))
         names = dict.fromkeys(video.video for video in annotations.videos)
         self.missing = [name for name in names if not features.has(name)]
         """Annotated videos without features."""
@@ -218,7 +220,7 @@ class _Texts:
     """All texts that annotations hold, with the numbers of their wordings."""
 
     def __init__(self, annotations: Annotations, templates: Sequence[str]) -> None:
-        self._templates = templates if annotations.kind == "classes" else ("{}",)
+        self._templates = templates
         self._rows: dict[str, tuple[int, ...]] = {}
         self.wordings: list[str] = []
         for text in annotations.classes:
