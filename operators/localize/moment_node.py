@@ -183,8 +183,11 @@ class MomentLocalizer(Operator[MomentState]):
         """Look at the last window; all is final."""
         outputs = Outputs()
         self._end_removed(state, outputs, t_end)
-        if (window := state.ring.close(self._plan)) is not None:
-            self._advance([(state, outputs, _Turn(window, t_end))])
+        if not self._is_gap(state, t_end):
+            for window in state.ring.hold(t_end, self._plan):
+                self._advance([(state, outputs, _Turn(window, t_end))])
+        if (last := state.ring.close(self._plan)) is not None:
+            self._advance([(state, outputs, _Turn(last, t_end))])
         return state, outputs
 
     def _read(self, prompts: Mapping[str, Sequence[str]]) -> list[_Query]:
@@ -206,11 +209,15 @@ class MomentLocalizer(Operator[MomentState]):
         for packet in given.packets.get("embedding", ()):
             state.epoch = packet.epoch
             self._end_removed(state, outputs, packet.t)
-            if state.ring.slot(packet.t, self._plan) - state.ring.end >= self._plan.frames:
+            if self._is_gap(state, packet.t):
                 yield from self._restart(state, packet.t)
             vector = self._model.project_frame(packet.features)
             for window in state.ring.push(packet.t, vector, self._plan):
                 yield _Turn(window, packet.t)
+
+    def _is_gap(self, state: MomentState, t: float) -> bool:
+        """Whether nothing has been seen for longer than a window."""
+        return state.ring.slot(t, self._plan) - state.ring.end >= self._plan.frames
 
     def _restart(self, state: MomentState, t: float) -> Iterator[_Turn]:
         """Nothing was seen for longer than a window: what is open ended with the last frame before."""

@@ -142,13 +142,16 @@ class Ring:
             The windows that are complete by that, one by one: each is to be used before the next is asked for. A frame
             whose slot is taken changes nothing.
         """
-        slot = self.slot(t, plan)
         if self.base is None:
             self.base = math.floor(t * plan.fps + _EARLY)
-        while self.end < slot:
-            yield from self._append((self.base + self.end) / plan.fps, self.vectors[-1], plan)
-        if self.end == slot:
+        yield from self.hold(t, plan)
+        if self.end == self.slot(t, plan):
             yield from self._append(t, vector, plan)
+
+    def hold(self, t: float, plan: WindowPlan) -> Iterator[Window]:
+        """Fill the slots up to media time `t` with what was seen last; yields windows as `push` does."""
+        while self.base is not None and self.end < self.slot(t, plan):
+            yield from self._append((self.base + self.end) / plan.fps, self.vectors[-1], plan)
 
     def close(self, plan: WindowPlan) -> Window | None:
         """The last window of the stream, with all that no other window can follow; None if there was no frame."""

@@ -249,6 +249,14 @@ def test_a_short_gap_is_what_was_seen_before_it(folder):
     assert ("a red car stops", 9.5, 29.5) in ends(run(localizer(folder, QUERIES, truthful=True), packets)[0])
 
 
+def test_the_last_frame_lasts_until_the_end_of_the_stream(folder):
+    frames = pictures(folder)
+    packets = embeddings([frames["a dog runs past"]] * 4, [0.0, 3.0, 6.0, 9.0])
+    events, scores = run(localizer(folder, QUERIES, truthful=True), packets, t_end=12.0)
+    assert ends(events) == [("a dog runs past", 0.0, 12.0)]
+    assert len(scores) == 24, "one for each slot"
+
+
 def test_state_is_data_of_bounded_size(folder):
     """It can be moved to another process at any time, and does not grow with the stream."""
     operator, packets = localizer(folder), embeddings(noise(120))
