@@ -26,6 +26,7 @@ def watch(
     source: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     queries: Sequence[str] = (),
+    classes: str | PathLike[str] | Sequence[str] = (),
     graph: str = "file",
     model: str | None = None,
     pretrained: str | None = None,
@@ -45,6 +46,7 @@ def watch(
     Args:
         source: the video file; or a live source such as ``rtsp://host/path``, ``webcam:0``; or several of one kind.
         queries: what to look for, in words.
+        classes: names of what to look for, as of kinds of things or actions; or a file with one a line.
         graph: name of a built-in graph, or a YAML file.
         model: tower to use instead of the graph's: an open_clip name or a checkpoint.
         pretrained: open_clip pretrained tag of that tower.
@@ -79,6 +81,7 @@ def watch(
         model=model,
         pretrained=pretrained,
         queries=queries,
+        classes=Path(classes) if isinstance(classes, PathLike) else classes,
         overrides=overrides,
         live=pace == "realtime" or stay or any(map(is_live, uris)),
         record=CLIP_SECONDS if clips is not None else 0.0,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from onlooker.operators.events import stream_name
 
-from .config import builtin_graphs
+from .config import StandIn, builtin_graphs
 from .errors import UsageError
 from .graph import Edge, Graph, load_graph
 from .runtime.batch import SourceSpec
@@ -39,6 +40,9 @@ EMBEDDED_MODEL = "tiny"
 _DECODERS = ("git_captioner", "dense_captioner", "paper_captioner")
 """Nodes that read the tokens of the tower they were trained with."""
 
+_LOCALIZERS = ("query_localizer", "moment_localizer")
+"""Nodes that look for what is asked for in words."""
+
 
 @dataclass
 class Plan:
@@ -56,6 +60,7 @@ def make_plan(
     model: str | None = None,
     pretrained: str | None = None,
     queries: Sequence[str] = (),
+    classes: str | Path | Sequence[str] = (),
     overrides: Iterable[str] = (),
     live: bool = False,
     record: float = 0.0,
@@ -70,6 +75,7 @@ def make_plan(
         model: tower to use instead of the graph's: ``tiny``, an open_clip name, a checkpoint.
         pretrained: open_clip pretrained tag of that tower.
         queries: what to look for, in words.
+        classes: names of what to look for, or a file with one a line; see ``onlooker.operators.localize.class_lists``.
         overrides: ``node.key=value`` assignments.
         live: the sources are live. ``file`` then is the graph ``live``; in any other graph the source ``live`` takes
             the place of the file decoder.
@@ -88,22 +94,33 @@ def make_plan(
     for use in ("clip_tower", "query_localizer"):
         settings[use] = {} if model is None else {"model": model, "pretrained": pretrained}
     settings["git_captioner"] = {} if model is None else {"tower": model, "pretrained": pretrained}
-    if queries:
-        settings["query_localizer"]["queries"] = list(queries)
+    for use in _LOCALIZERS:
+        wanted = settings.setdefault(use, {})
+        if queries:
+            wanted["queries"] = list(queries)
+        if classes:
+            wanted["classes"] = str(classes) if isinstance(classes, str | Path) else list(classes)
     if live and graph == "file":
         graph = "live"
     overrides = list(overrides)
-    plan = Plan(load_graph(graph, settings=settings, overrides=overrides, live=live, secrets=secrets))
+    stand_ins: dict[str, StandIn] = {}
+    if model is not None and model != EMBEDDED_MODEL:  # which the embedded localizer was not trained with
+        asked = {"model": model, "pretrained": pretrained}
+        stand_ins["moment_localizer"] = StandIn(EMBEDDED_MODEL, "query_localizer", asked)
+    load = partial(
+        load_graph, graph, settings=settings, overrides=overrides, live=live, stand_ins=stand_ins, secrets=secrets
+    )
+    plan = Plan(load())
     if record and plan.graph.live and getattr(plan.graph.source.config, "record", record) == 0.0:
         settings["live"] = {"record": record}
-        plan.graph = load_graph(graph, settings=settings, overrides=overrides, live=live, secrets=secrets)
+        plan.graph = load()
     if live and not plan.graph.live:
         raise UsageError(f"graph {plan.graph.name!r} looks at a whole file; it cannot watch a live source.")
     if live and graph != "live":
         plan.notices.append(f"graph {plan.graph.name!r} reads a live source: its source node is `live`, not `decode`.")
     _drop_idle(plan, keep_queries=commands)
     if not plan.graph.event_edges:
-        raise UsageError("nothing to do: the graph has no captions and no query; add --query TEXT.")
+        raise UsageError("nothing to do: the graph has no captions and no query; add --query TEXT or --classes FILE.")
     return plan
 
 
@@ -117,9 +134,9 @@ def _paper_form(graph: str) -> str:
 
 def _drop_idle(plan: Plan, *, keep_queries: bool) -> None:
     """Take out nodes that have nothing to say: no queries asked, no caption decoder for this tower."""
-    idle = [n.name for n in plan.graph.nodes if n.use == "query_localizer" and not getattr(n.config, "queries", ())]
-    if keep_queries:
-        idle = []
+    localizers = [n for n in plan.graph.nodes if n.use in _LOCALIZERS]
+    asked = {n.name for n in localizers if getattr(n.config, "queries", ()) or getattr(n.config, "classes", ())}
+    idle = [] if keep_queries else [n.name for n in localizers if n.name not in asked]
     towers = {n.name: str(getattr(n.config, "model", "")) for n in plan.graph.nodes if n.use == "clip_tower"}
     foreign = next((m for m in towers.values() if m != EMBEDDED_MODEL), None)
     decoders = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -70,6 +71,18 @@ class CameraSpec(_Spec):
 
     name: str = Field(pattern=STREAM_NAME, description="Name of the stream in the events.")
     url: str = Field(repr=False, description="Address, with ${env:NAME} or ${secret:NAME} for what is secret.")
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """What takes the place of an operator whose model cannot be used with the rest of the graph."""
+
+    model: str
+    """Only where this model was to be used."""
+    use: str
+    """The operator instead."""
+    settings: Mapping[str, Any]
+    """Its settings, over those of the node."""
 
 
 class GraphSpec(_Spec):
@@ -180,7 +193,8 @@ def validate(model: type[M], document: Any, where: str) -> M:
             ) from None
         if first["type"] == "missing":
             raise GraphError(f"{where}: {place!r} is missing.") from None
-        raise GraphError(f"{where}: {place or 'the document'}: {first['msg'].lower()}.") from None
+        said = first.get("ctx", {}).get("error") if first["type"] == "value_error" else first["msg"].lower()
+        raise GraphError(f"{where}: {place or 'the document'}: {str(said).rstrip('.')}.") from None
 
 
 def _make_live(document: dict[str, Any]) -> None:
@@ -196,12 +210,22 @@ def _make_live(document: dict[str, Any]) -> None:
             document["runtime"] = {"in_flight": 2, **(document.get("runtime") or {})}
 
 
+def _replace_nodes(document: dict[str, Any], stand_ins: Mapping[str, StandIn]) -> None:
+    """Let other operators do the work of some; all else that is set for them stays."""
+    for node in document["nodes"].values():
+        stand_in = stand_ins.get(node.get("use"))
+        if stand_in is not None and node["config"].get("model", stand_in.model) == stand_in.model:
+            node["use"] = stand_in.use
+            node["config"].update(stand_in.settings)
+
+
 def load_spec(
     name_or_path: str,
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     overrides: Iterable[str] = (),
     live: bool = False,
+    stand_ins: Mapping[str, StandIn] | None = None,
     secrets: Secrets | None = None,
 ) -> tuple[GraphSpec, Secrets]:
     """Load a graph by name or path, set what named flags say, then apply overrides.
@@ -211,6 +235,7 @@ def load_spec(
         settings: operator name -> config values, for every node that uses the operator.
         overrides: ``node.key=value`` assignments.
         live: read live sources, also where the graph decodes a file; implied by a list of cameras.
+        stand_ins: operator name -> what takes its place.
         secrets: where ``${env:NAME}`` and ``${secret:NAME}`` are looked up.
 
     Returns:
@@ -236,6 +261,7 @@ def load_spec(
         node.setdefault("config", {}).update((settings or {}).get(node.get("use"), {}))
     for assignment in overrides:
         apply_override(document, assignment)
+    _replace_nodes(document, stand_ins or {})
     secrets = secrets or Secrets()
     document = _resolve(document, "", secrets)  # once: what comes from outside is not looked into again
     return validate(GraphSpec, document, where), secrets

@@ -13,7 +13,7 @@ from onlooker.operators.contract import Config, Operator, Port, Source
 from onlooker.operators.packets import Events, Packet
 from onlooker.operators.registry import OPERATORS, SOURCES, UnknownNameError, operator_class, source_class, suggest
 
-from .config import CameraSpec, GraphSpec, RuntimeSpec, StageSpec, load_spec, validate
+from .config import CameraSpec, GraphSpec, RuntimeSpec, StageSpec, StandIn, load_spec, validate
 from .errors import GraphError
 from .secrets import Secrets
 
@@ -168,6 +168,7 @@ def load_graph(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     overrides: Iterable[str] = (),
     live: bool = False,
+    stand_ins: Mapping[str, StandIn] | None = None,
     secrets: Secrets | None = None,
 ) -> Graph:
     """Load, override and validate a graph; the arguments are those of ``load_spec``.
@@ -178,7 +179,9 @@ def load_graph(
     """
     secrets = secrets or Secrets()
     try:
-        spec, _ = load_spec(name_or_path, settings=settings, overrides=overrides, live=live, secrets=secrets)
+        spec, _ = load_spec(
+            name_or_path, settings=settings, overrides=overrides, live=live, stand_ins=stand_ins, secrets=secrets
+        )
         return build_graph(spec, secrets)
     except GraphError as error:
         raise GraphError(secrets.mask(str(error))) from None

@@ -52,6 +52,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--query", metavar="TEXT", action="append", default=[], help="look for this, in words; repeatable"
     )
+    what.add_argument("--classes", metavar="FILE", help="look for every class in this list, one a line")
     what.add_argument("--graph", metavar="NAME|FILE", default="file", help="graph to run (default: %(default)s)")
     what.add_argument(
         "--mode",
@@ -149,6 +150,7 @@ def watch(sources: Sequence[str], args: argparse.Namespace) -> int:
         mode=args.mode,
         model=args.model,
         queries=args.query,
+        classes=args.classes or (),
         overrides=args.overrides,
         live=args.pace == "realtime" or any(map(is_live, sources)),
         record=CLIP_SECONDS if clips else 0.0,
