@@ -55,7 +55,7 @@ example:
 """
 
 _NEEDS_ANNOTATIONS = ("format", "subset", "features", "feature_fps", "tower")
-# Texts that are read in one call: often enough to show progress.
+# Texts that are read in one call.
 _TEXTS = 64
 
 
@@ -252,7 +252,7 @@ def _read_texts(tower: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     parts = []
     with progress_bar("texts", len(texts)) as show:
         for start in range(0, len(texts), _TEXTS):
-            parts.append(reader.encode_texts(texts[start : start + _TEXTS]))
+            parts.append(reader.encode_texts(texts[start : start + _TEXTS], _TEXTS))
             show(min(start + _TEXTS, len(texts)), "")
     features: npt.NDArray[np.float32] = torch.cat(parts).numpy()
     return features

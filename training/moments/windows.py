@@ -110,13 +110,13 @@ class MomentWindows:
         self.features, self.recipe = features, recipe or WindowRecipe()
         self.templates = self.recipe.templates if annotations.kind == "classes" else ()
         """What class names were put into; none where there are no classes."""
-        texts = _Texts(annotations, self.templates or ("{}",))
         names = dict.fromkeys(video.video for video in annotations.videos)
         self.missing = [name for name in names if not features.has(name)]
         """Annotated videos without features."""
         if len(self.missing) == len(names):
             raise OnlookerError(f"{missing_line(self.missing, f'without features in {str(features.folder)!r}')}.")
         there = names.keys() - set(self.missing)
+        texts = _Texts(annotations.classes, self.templates or ("{}",))
         self.videos = _by_video(annotations, there, texts, exclusive=self.recipe.exclusive)
         if not any(query.spans for video in self.videos for query in video.queries):
             raise OnlookerError("the annotations tell no moment of any video with features; are they of a test split?")
@@ -217,17 +217,14 @@ def last_wins(moments: Sequence[Moment]) -> list[Moment]:
 
 
 class _Texts:
-    """All texts that annotations hold, with the numbers of their wordings."""
+    """All texts that can be asked, with the numbers of their wordings: of classes from the start, of videos as met."""
 
-    def __init__(self, annotations: Annotations, templates: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str], templates: Sequence[str]) -> None:
         self._templates = templates
         self._rows: dict[str, tuple[int, ...]] = {}
         self.wordings: list[str] = []
-        for text in annotations.classes:
+        for text in classes:
             self.rows(text)
-        for video in annotations.videos:
-            for text in [moment.text for moment in video.moments] + ([video.query] if video.query else []):
-                self.rows(text)
 
     def rows(self, text: str) -> tuple[int, ...]:
         if text not in self._rows:
