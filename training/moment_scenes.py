@@ -172,6 +172,9 @@ def write_moment_video(
     """Write a video, its truth and its queries; the same seed gives the same.
 
     The queries are written last, so that a file of queries says that the video is complete.
+
+    Raises:
+        ValueError: the recipe asks for more photographs than there are, or for too few beside those that come again.
     """
     recipe = recipe or MomentRecipe()
     path = Path(path)
@@ -243,6 +246,8 @@ def _of_one_class(
 def _order(shown: Sequence[int], times: Mapping[int, int], rng: np.random.Generator) -> tuple[int, ...]:
     """Shuffle, each photograph as often as it is to be shown and never next to itself."""
     deck = [p for p in shown for _ in range(times.get(p, 1))]
+    if 2 * max(times.values(), default=1) > len(deck) + 1:
+        raise ValueError(f"{len(deck)} scenes are too few to part those that come again: show more photographs")
     while True:
         order = [int(p) for p in rng.permutation(deck)]
         if all(a != b for a, b in zip(order, order[1:], strict=False)):

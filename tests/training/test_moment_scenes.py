@@ -97,6 +97,13 @@ def test_what_comes_again_does_not_follow_itself(library: MomentLibrary, tmp_pat
         assert len(files) > len(set(files)) == 3
 
 
+def test_too_few_scenes_to_part_those_that_come_again_are_refused(library: MomentLibrary, tmp_path: Path) -> None:
+    recipe = MomentRecipe(once=0, again=1, distractors=0, of_class=0, others=0)
+    with pytest.raises(ValueError, match="too few to part"):
+        write_moment_video(library, tmp_path / "v.mp4", seed=1, recipe=recipe, options=SMALL)
+    assert not list(tmp_path.iterdir())
+
+
 def test_captions_with_words_in_common_are_alike() -> None:
     alike = caption_similarity([["a dog runs on sand"], ["the dog runs on grass"], ["people eat bread"], ["eat bread"]])
     assert alike.shape == (4, 4) and not alike.diagonal().any()
