@@ -5,40 +5,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field
 
-from ..contract import Config, Context, Control, Inputs, Operator, Outputs, Port
+from ..contract import Context, Control, Inputs, Operator, Outputs, Port
 from ..events import Event, Phase, make_event
 from ..packets import Embedding, Events, FloatArray, Packet, Scores
+from .asking import AskingConfig
 from .changes import step_size, within_shot
-from .class_lists import CLASS_TEMPLATES, class_prompts, parse_classes, query_prompts, read_class_list
+from .class_lists import query_prompts
 from .hysteresis import Hysteresis
 from .scoring import Asked, Scorer, default_thresholds
 
 __all__ = ["LocalizerState", "QueryLocalizer", "QueryLocalizerConfig", "default_thresholds"]
 
 
-def _read_classes(value: Any) -> Any:
-    return read_class_list(value) if isinstance(value, str | Path) else value
-
-
-class QueryLocalizerConfig(Config):
+class QueryLocalizerConfig(AskingConfig):
     """Settings of the query localizer."""
 
     model: str = Field(default="tiny", description="Tower whose text side reads the queries.")
     pretrained: str | None = Field(default=None, description="open_clip pretrained tag or checkpoint of the tower.")
-    queries: list[str] = Field(default_factory=list, description="What to look for, in words.")
-    classes: Annotated[list[str], BeforeValidator(_read_classes)] = Field(
-        default_factory=list, description="Class names to look for, or a text file with one a line."
-    )
-    templates: list[str] = Field(
-        default_factory=lambda: list(CLASS_TEMPLATES),
-        description="Sentences that ask for a class, {} being its name; the mean of all is what is looked for.",
-    )
     window: int = Field(default=3, ge=1, description="Samples whose features are averaged, centred on the sample.")
     change: float = Field(
         default=0.3, gt=0, description="1 - cosine between two samples that is a cut; nothing is averaged over one."
@@ -49,27 +36,7 @@ class QueryLocalizerConfig(Config):
     reach: float = Field(
         default=4.0, ge=0, description="Seconds by which an event may begin before its score reaches `on`."
     )
-    on: float | None = Field(default=None, description="Score at which an event begins; default: the tower's own.")
-    off: float | None = Field(default=None, description="Score down to which it goes on; default: the tower's own.")
     update_every: float = Field(default=10.0, gt=0, description="Seconds between updates of an open event.")
-
-    @model_validator(mode="after")
-    def _check(self) -> QueryLocalizerConfig:
-        if self.on is not None and self.off is not None and self.off > self.on:
-            raise ValueError(f"off should not be above on, got {self.off = }, {self.on = }")
-        for query in self.queries:
-            if not query.strip():
-                raise ValueError("a query should say something, got an empty one")
-        for entry in parse_classes(self.classes):
-            class_prompts(entry, self.templates)
-            if entry.name in self.queries:
-                raise ValueError(f"{entry.name!r} is both a query and a class; leave one of them out")
-        return self
-
-    def prompts(self) -> dict[str, Sequence[str]]:
-        """What to look for, by name, and the sentences that ask for it."""
-        classes = {entry.name: class_prompts(entry, self.templates) for entry in parse_classes(self.classes)}
-        return {**{query: query_prompts(query) for query in self.queries}, **classes}
 
 
 @dataclass(slots=True)
