@@ -78,6 +78,7 @@ def save_localizer(
     state = {name: weights.detach().cpu().to(dtype).contiguous() for name, weights in model.named_parameters()}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     save_file(state, folder / "model.safetensors")
+    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone, which a wheel would carry over
 
 
 def load_localizer(name_or_folder: str | Path, device: str = "cpu") -> Localizer:
