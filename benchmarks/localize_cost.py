@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -107,7 +108,7 @@ def main() -> None:
     header = ["model", "frames", "width", "layers", "M multiply-adds per query and window", "per second of media"]
     sizes = [
         [
-            args.model,
+            Path(args.model).name,
             config.frames,
             config.fusion.width,
             config.fusion.layers,

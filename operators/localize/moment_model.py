@@ -40,7 +40,7 @@ class MomentSettings:
     fps: float = 2.0
     """Frames per second that it was trained with."""
     hop: int | None = None
-    """Frames between windows; None: as few as its pyramid allows."""
+    """Frames between windows; None: as few as its pyramid allows, but two seconds at least."""
     settle: float = 4.0
     """Seconds that an end must lie back to be final."""
     on: float = 0.5
@@ -79,8 +79,8 @@ def require_tower(model: Unloc, tower: Tower) -> None:
         )
 
 
-def window_plan(model: Unloc, settings: MomentSettings, hop: int | None = None) -> WindowPlan:
-    """The windows of a model, `hop` frames apart (default: the localizer's own).
+def window_plan(model: Unloc, settings: MomentSettings) -> WindowPlan:
+    """The windows of a model.
 
     Raises:
         LocalizerFormError: the model has no such windows.
@@ -91,7 +91,7 @@ def window_plan(model: Unloc, settings: MomentSettings, hop: int | None = None) 
     if config.fusion.all_text_tokens or not config.head.per_class_displacements:
         raise LocalizerFormError("this localizer needs all texts of a video at once; live each query stands alone")
     coarsest = config.fusion.stride ** (config.fusion.levels - 1)
-    hop = hop or settings.hop or max(coarsest, round(2 * settings.fps))
+    hop = settings.hop or max(coarsest, round(2 * settings.fps))
     margin = max(0, min(round(settings.settle * settings.fps), config.frames // 2, config.frames - hop))
     try:
         return WindowPlan(config.frames, config.fusion.levels, config.fusion.stride, hop, margin, settings.fps)

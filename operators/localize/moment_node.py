@@ -143,18 +143,17 @@ class MomentLocalizer(Operator[MomentState]):
         from .unloc.nms import NmsOptions
 
         localizer = load_localizer(self.config.model, context.device)
-        own = MomentSettings.of(localizer.settings)
+        asked = {name: getattr(self.config, name) for name in ("hop", "settle", "on", "off", "templates")}
+        own = MomentSettings.of({**localizer.settings, **{n: value for n, value in asked.items() if value is not None}})
         tower = load_tower(localizer.tower, self.config.pretrained, "text", context.device)
-        self._plan = window_plan(localizer.model, own, self.config.hop)
+        self._plan = window_plan(localizer.model, own)
         require_tower(localizer.model, tower)
         self._model: MomentModel = MomentModel(localizer.model, tower, own, self.config.pairs, context.device)
-        settle = own.settle if self.config.settle is None else self.config.settle
-        on = own.on if self.config.on is None else self.config.on
-        off = min(own.off if self.config.off is None else self.config.off, on)
+        off = min(own.off, own.on)
         self._rules = SegmentRules(
-            on=on,
+            on=own.on,
             off=off,
-            settle=settle,
+            settle=own.settle,
             reach=self._plan.hop / self._plan.fps,
             edge=self._plan.margin / self._plan.fps,
             revise=self.config.revise,
@@ -163,7 +162,7 @@ class MomentLocalizer(Operator[MomentState]):
         )
         self._nms = NmsOptions(score_threshold=off)
         self._wants_scores = context.wants("scores")
-        self._prepared = self._read(self.config.prompts(self.config.templates or own.templates))
+        self._prepared = self._read(self.config.prompts(own.templates))
 
     def initial_state(self, stream: str) -> MomentState:
         """The configured queries, nothing seen."""
