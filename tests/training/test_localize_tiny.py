@@ -27,6 +27,7 @@ SMALL = LocalizeTinyRecipe(
     convs=1,
     adapter=8,
     steps=40,
+    kept=(20, 40),
     windows=4,
     rate=4e-3,
     fitting=AdapterRecipe(steps=30, batch=30),
