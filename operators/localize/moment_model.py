@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,7 @@ def window_plan(model: Unloc, settings: MomentSettings) -> WindowPlan:
     if config.fusion.all_text_tokens or not config.head.per_class_displacements:
         raise LocalizerFormError("this localizer needs all texts of a video at once; live each query stands alone")
     coarsest = config.fusion.stride ** (config.fusion.levels - 1)
-    hop = settings.hop or max(coarsest, round(2 * settings.fps))
+    hop = settings.hop or coarsest * math.ceil(2 * settings.fps / coarsest)
     margin = max(0, min(round(settings.settle * settings.fps), config.frames // 2, config.frames - hop))
     try:
         return WindowPlan(config.frames, config.fusion.levels, config.fusion.stride, hop, margin, settings.fps)
