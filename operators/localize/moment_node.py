@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field
 
-from ..contract import Config, Context, Control, Inputs, Operator, Outputs, Port
+from ..contract import Context, Control, Inputs, Operator, Outputs, Port
 from ..events import Event, make_event
 from ..packets import Embedding, Events, FloatArray, Scores
-from .class_lists import CLASS_TEMPLATES, class_prompts, parse_classes, query_prompts, read_class_list
+from .asking import AskingConfig
+from .class_lists import query_prompts
 from .live_segments import Found, QuerySegments, SegmentRules, Told
 from .windows import Pool, Ring, Window
 
@@ -24,52 +24,21 @@ if TYPE_CHECKING:
 __all__ = ["MomentLocalizer", "MomentLocalizerConfig", "MomentState"]
 
 
-def _read_classes(value: Any) -> Any:
-    return read_class_list(value) if isinstance(value, str | Path) else value
-
-
-class MomentLocalizerConfig(Config):
+class MomentLocalizerConfig(AskingConfig):
     """Settings of the moment localizer. Where a default is the localizer's own, its folder says it."""
 
     model: str = Field(default="tiny", description="Localizer: tiny, which comes with the package, or a folder.")
     pretrained: str | None = Field(default=None, description="open_clip pretrained tag or checkpoint of its tower.")
-    queries: list[str] = Field(default_factory=list, description="What to look for, in words.")
-    classes: Annotated[list[str], BeforeValidator(_read_classes)] = Field(
-        default_factory=list, description="Class names to look for, or a text file with one a line."
-    )
-    templates: list[str] | None = Field(
-        default=None, description="Sentences that ask for a class, {} being its name; default: the localizer's own."
-    )
     hop: int | None = Field(default=None, ge=1, description="Frames between windows; default: the localizer's own.")
     settle: float | None = Field(
         default=None,
         ge=0,
         description="Seconds that an end must lie back to be told; default: the localizer's own.",
     )
-    on: float | None = Field(default=None, ge=0, le=1, description="Score at which an event opens; default: its own.")
-    off: float | None = Field(default=None, ge=0, le=1, description="Score down to which it goes on; default: its own.")
     revise: float = Field(default=1.0, ge=0, description="Seconds by which a start moves before it is told again.")
     update_every: float = Field(default=10.0, gt=0, description="Seconds between updates of an open event at most.")
     shortest: float = Field(default=0.0, ge=0, description="Seconds; what is shorter is not told.")
     pairs: int = Field(default=16, ge=1, description="Windows times queries in one model call; fewer are filled up.")
-
-    @model_validator(mode="after")
-    def _check(self) -> MomentLocalizerConfig:
-        if self.on is not None and self.off is not None and self.off > self.on:
-            raise ValueError(f"off should not be above on, got {self.off = }, {self.on = }")
-        for query in self.queries:
-            if not query.strip():
-                raise ValueError("a query should say something, got an empty one")
-        for entry in parse_classes(self.classes):
-            class_prompts(entry, CLASS_TEMPLATES if self.templates is None else self.templates)
-            if entry.name in self.queries:
-                raise ValueError(f"{entry.name!r} is both a query and a class; leave one of them out")
-        return self
-
-    def prompts(self, templates: Sequence[str]) -> dict[str, Sequence[str]]:
-        """What to look for, by name, and the sentences that ask for it; those of a class by `templates`."""
-        classes = {entry.name: class_prompts(entry, templates) for entry in parse_classes(self.classes)}
-        return {**{query: query_prompts(query) for query in self.queries}, **classes}
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from onlooker.operators.localize.moment_node import MomentLocalizer, MomentLocal
 from onlooker.operators.localize.offline import find_moments
 from onlooker.operators.localize.unloc.config import FusionConfig, HeadConfig
 from onlooker.operators.localize.unloc.decoding import decode_moments, probabilities, suppress_moments
-from onlooker.operators.localize.unloc.load import load_localizer
+from onlooker.operators.localize.unloc.load import load_localizer, localizer_names
 from onlooker.operators.localize.unloc.model import Unloc
 from onlooker.operators.localize.unloc.nms import NmsOptions
 from onlooker.operators.localize.unloc.sampling import Sampling, anchors
@@ -364,3 +364,12 @@ def test_wrong_settings_are_refused(folder, tmp_path):
 def test_frames_of_another_tower_are_refused(folder):
     with pytest.raises(OnlookerError, match="not the one it was trained with"):
         run(localizer(folder), embeddings([np.zeros(12, np.float32)]))
+
+
+@pytest.mark.parametrize("name", localizer_names() or ["none"])
+def test_localizers_of_the_package_watch_and_tell_ends_within_ten_seconds(name):
+    operator = localizer(name, ["a dog runs past"])
+    assert operator._rules.settle + operator._rules.reach <= 10.0
+    features = np.random.default_rng(0).normal(size=(20, operator._model.model.config.video_width)).astype(np.float32)
+    _, scores = run(operator, embeddings(list(features)))
+    assert [s.t for s in scores] == [i / FPS for i in range(20)]
