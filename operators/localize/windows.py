@@ -202,8 +202,14 @@ class Pool:
     def empty(cls, plan: WindowPlan) -> Pool:
         """Before the first window."""
         n = len(plan.steps.times)
-        zeros = np.zeros(n, np.float32), np.zeros((n, 2), np.float32)
-        return cls(0, *zeros, *(each.copy() for each in zeros), np.zeros(n, np.bool_))
+        return cls(
+            origin=0,
+            logits=np.zeros(n, np.float32),
+            boxes=np.zeros((n, 2), np.float32),
+            weights=np.zeros(n, np.float32),
+            box_weights=np.zeros((n, 2), np.float32),
+            to_come=np.zeros(n, np.bool_),
+        )
 
     def add(self, window: Window, logits: FloatArray, boxes: FloatArray, plan: WindowPlan) -> None:
         """Take in what the model says about a window: (N,) logits and (N, 2) displacements."""
