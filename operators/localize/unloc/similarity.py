@@ -83,4 +83,4 @@ class Similarity(nn.Module):
 
     @staticmethod
     def _unit(features: Tensor, adapter: Adapter | None) -> Tensor:
-        return F.normalize(features, dim=-1) if adapter is None else adapter(features)  # type: ignore[no-any-return]
+        return F.normalize(features, dim=-1) if adapter is None else adapter(features)
