@@ -58,8 +58,13 @@ class MomentSettings:
         """Read those of a localizer; what they do not say keeps its default.
 
         Raises:
-            LocalizerFormError: a value of the wrong kind.
+            LocalizerFormError: a value of the wrong kind, or windows that are no part of a stream.
         """
+        if values.get("sampling") == "linspace":
+            raise LocalizerFormError(
+                "this localizer was trained on whole videos, however long; a stream needs windows at a fixed rate: "
+                "train one with `onlooker train localize --sampling fixed`"
+            )
         given = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         for name, value in given.items():
             if not isinstance(value, list | tuple if name == "templates" else bool if name == "unit" else int | float):
