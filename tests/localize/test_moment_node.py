@@ -359,9 +359,8 @@ def test_wrong_settings_are_refused(folder, tmp_path):
     save_moments(tmp_path, fps="two")
     with pytest.raises(OnlookerError, match="fps: 'two'"):
         localizer(tmp_path)
-    save_moments(tmp_path, sampling="linspace")
     with pytest.raises(OnlookerError, match="--sampling fixed"):
-        localizer(tmp_path)
+        localizer(save_moments(tmp_path / "whole", sampling="linspace"))
 
 
 def test_frames_of_another_tower_are_refused(folder):
