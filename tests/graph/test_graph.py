@@ -93,7 +93,7 @@ def test_without_queries_nothing_scores_them():
     assert "queries" in [n.name for n in make_plan("file", queries=["a dog"]).graph.nodes]
 
 
-@pytest.mark.parametrize("graph", ["file", "dense", "dense-paper"])
+@pytest.mark.parametrize("graph", ["file", "dense", "dense-paper", "moments"])
 def test_another_tower_does_not_get_the_embedded_captioner_and_localizer(graph):
     plan = make_plan(graph, model="ViT-B-32", queries=["a dog"])
     assert [n.name for n in plan.graph.nodes] == ["decode", "tower", "queries"]
@@ -102,7 +102,13 @@ def test_another_tower_does_not_get_the_embedded_captioner_and_localizer(graph):
     assert (queries.use, queries.config.model, queries.config.queries) == ("query_localizer", "ViT-B-32", ["a dog"])
 
 
-@pytest.mark.parametrize("graph", ["file", "dense"])
+def test_a_localizer_of_the_users_own_stays_with_another_tower():
+    plan = make_plan("moments", model="ViT-B-32", queries=["a dog"], overrides=["queries.model=folder"])
+    (queries,) = [n for n in plan.graph.nodes if n.name == "queries"]
+    assert (queries.use, queries.config.model) == ("moment_localizer", "folder")
+
+
+@pytest.mark.parametrize("graph", ["file", "moments"])
 def test_classes_are_looked_for_by_name_or_from_a_file(graph, tmp_path):
     (tmp_path / "classes.txt").write_text("# of the yard\ndog, puppy\ncat\n")
     for classes in (tmp_path / "classes.txt", ["dog, puppy", "cat"]):
