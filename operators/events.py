@@ -108,7 +108,7 @@ class CaptionData(EventData):
     ask: str | None = Field(default=None, description="The question that the caption answers, if somebody asked.")
     box: tuple[Score, Score, Score, Score] | None = Field(
         default=None,
-        description="The part of the picture that the question was about: x0, y0, x1, y1 from 0 to 1; null for all of it.",
+        description="The part of the picture that was asked about: x0, y0, x1, y1 from 0 to 1; null for all of it.",
     )
 
 

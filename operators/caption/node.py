@@ -100,8 +100,8 @@ class GitCaptioner(Operator[CaptionState]):
     embedding of the span: the decoder alone leans to what is often said, the tower was trained to tell pictures apart.
 
     Control packets: ``ask`` with ``{"ask": ID}`` is answered by a caption of what the next memory holds, whose ``ask``
-    is that id. With ``box`` (x0, y0, x1, y1 as parts of the picture), and the tower's tokens connected, it is a caption of
-    that part of the newest frame. The captions at the points stay as they are.
+    is that id. With ``box`` (x0, y0, x1, y1 as parts of the picture), and the tower's tokens connected, it is a caption
+    of that part of the newest frame. The captions at the points stay as they are.
     """
 
     Config = GitCaptionerConfig
