@@ -6,17 +6,15 @@ convolutions (height, width, in, out); dots inside a part, as in `layer.0`, belo
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onlooker.operators.caption.convert_read import Array, ReferenceTreeError, Tree
+from onlooker.operators.convert.read import Array, Tree
+from onlooker.operators.convert.tree import check_tree
 
 # Our module names to theirs, applied in this order to names whose parts are joined by "/".
 _RENAMES = (
@@ -99,7 +97,7 @@ def load_reference(model: nn.Module, tree: Tree, *, grow_vocabulary: bool = Fals
 
     Args:
         model: built with the sizes of the checkpoint.
-        tree: all its arrays, no others. See `convert_read.read_tree`.
+        tree: all its arrays, no others. See `convert.read.read_tree`.
         grow_vocabulary: the tree may know fewer tokens than the model, as image captioners lack time tokens: its
             rows become the first ones, the others keep their values.
 
@@ -128,40 +126,3 @@ def to_reference(model: nn.Module) -> dict[str, Array]:
         shape = [array.shape[axis] for axis in array.axes]
         tree[array.path] = np.ascontiguousarray(ours.reshape(shape).permute(tuple(np.argsort(array.axes))).numpy())
     return tree
-
-
-def check_tree(wanted: Mapping[str, tuple[int, ...]], tree: Mapping[str, Any], growing: Container[str] = ()) -> None:
-    """Refuse a tree whose arrays are not exactly those of a model.
-
-    Args:
-        wanted: shapes by path.
-        tree: anything with a shape by path.
-        growing: paths of arrays that may be smaller.
-
-    Raises:
-        ReferenceTreeError: one line about the first of all arrays that are missing, unknown or have another shape,
-            with the nearest known name of an unknown one.
-    """
-    missing, unknown = wanted.keys() - tree.keys(), tree.keys() - wanted.keys()
-    problems = [f"lacks {_some(missing)}"] if missing else []
-    problems += [f"has unknown {_some(unknown, near=missing or wanted.keys())}"] if unknown else []
-    for path in sorted(wanted.keys() & tree.keys()):
-        given = tuple(tree[path].shape)
-        fits = given == wanted[path]
-        if path in growing and len(given) == len(wanted[path]):
-            fits = all(few <= many for few, many in zip(given, wanted[path], strict=True))
-        if not fits:
-            problems.append(f"{path} is {given} instead of {wanted[path]}")
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ReferenceTreeError(f"the parameter tree does not fit the model: {'; '.join(problems[:5])}{more}")
-
-
-def _some(names: Collection[str], near: Collection[str] = ()) -> str:
-    """A few of the names for a message, each with the nearest of those it may stand for."""
-    told = []
-    for name in sorted(names)[:3]:
-        match = difflib.get_close_matches(name, near, n=1, cutoff=0.7)
-        told.append(f"{name} (nearest known: {match[0]})" if match else name)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(told) + more

@@ -6,15 +6,18 @@ Options have the names of the reference's configuration (`dense_reference`), so 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from onlooker.operators.caption.convert_read import ReferenceTreeError
 from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
 from onlooker.operators.caption.dense_reference import ReferenceConfigError, dense_config, paragraph_config
+from onlooker.operators.convert.tree import array_shape, count_layers
 
 Options = Mapping[str, Any]
+
+_OF = "the reference's streaming GIT model"
+_shape, _count = partial(array_shape, of=_OF), partial(count_layers, of=_OF)
 
 _HEAD = 64
 """Width of an attention head in all published models."""
@@ -162,19 +165,3 @@ def _merged(values: Options, changes: Options) -> dict[str, Any]:
         own = merged.get(name)
         merged[name] = _merged(own, value) if isinstance(own, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _shape(tree: Mapping[str, Any], path: str, axes: int) -> tuple[int, ...]:
-    shape = tuple(tree[path].shape) if path in tree else None
-    if shape is None or len(shape) != axes:
-        problem = f"lacks {path}" if shape is None else f"has {path} {shape} instead of {axes} axes"
-        raise ReferenceTreeError(f"the parameter tree {problem}: give that of the reference's streaming GIT model")
-    return shape
-
-
-def _count(tree: Mapping[str, Any], stem: str) -> int:
-    """How many layers there are: one more than the largest number behind `stem`."""
-    numbers = [int(match[1]) for path in tree if (match := re.match(rf"{re.escape(stem)}(\d+)/", path))]
-    if not numbers:
-        raise ReferenceTreeError(f"the parameter tree lacks {stem}0: give that of the reference's streaming GIT model")
-    return max(numbers) + 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from onlooker.operators.caption.convert_folder import Converted
+    from onlooker.operators.convert.folder import Converted
 
 __all__ = ["add_parser"]
 
@@ -112,7 +112,7 @@ def _convert(args: argparse.Namespace) -> int:
     pieces = None if args.vocab is None else _words(Path(args.vocab))
     if not Path(args.source).exists():
         raise UsageError(f"no file or folder {args.source!r}: check the path.")
-    from onlooker.operators.caption.convert_folder import Conversion, convert
+    from onlooker.operators.convert.folder import Conversion, convert
 
     how = Conversion(args.kind, file, changes, pieces, args.dtype, args.force)
     with _progress() as report:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from onlooker.operators.caption.convert_config import git_config
-from onlooker.operators.caption.convert_read import ReferenceTreeError
 from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
+from onlooker.operators.convert.read import ReferenceTreeError
 
 PUBLISHED = Path(__file__).parents[1] / "goldens" / "streaming_dvc" / "param_trees_git.json"
 PIECES = [f"word{i}" for i in range(30522)]

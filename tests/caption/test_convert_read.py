@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from onlooker.operators.caption.convert_read import ReferenceTreeError, read_tree
+from onlooker.operators.convert.read import ReferenceTreeError, read_tree
 
 from .flax_files import nested, packed
 

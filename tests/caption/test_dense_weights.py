@@ -10,12 +10,12 @@ from safetensors.numpy import save_file
 
 from onlooker.operators.caption import dense_reference
 from onlooker.operators.caption.convert import load_reference, reference_layout, to_reference
-from onlooker.operators.caption.convert_read import ReferenceTreeError, read_tree
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
 from onlooker.operators.caption.dense_load import load_video_captioner, save_video_captioner
 from onlooker.operators.caption.load import CaptionerError, load_captioner
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
+from onlooker.operators.convert.read import ReferenceTreeError, read_tree
 from onlooker.operators.errors import OnlookerError
 from onlooker.training.dvc_tiny import DenseTinyRecipe, dense_from_captioner
 

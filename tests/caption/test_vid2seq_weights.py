@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 from onlooker.operators.caption.contexts import StreamingOptions
-from onlooker.operators.caption.convert_read import ReferenceTreeError
 from onlooker.operators.caption.dense_config import SearchConfig
 from onlooker.operators.caption.vid2seq.config import Vid2SeqConfig, Vid2SeqError
 from onlooker.operators.caption.vid2seq.convert import config_from_reference, reference_shapes, state_from_reference
 from onlooker.operators.caption.vid2seq.load import build, from_t5, load_vid2seq, save_vid2seq
 from onlooker.operators.caption.vid2seq.model import Encoded, Vid2Seq
+from onlooker.operators.convert.read import ReferenceTreeError
 
 from .test_vid2seq import TINY, features_of, rows_of, tiny
 

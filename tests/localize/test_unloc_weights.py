@@ -10,7 +10,7 @@ import open_clip
 import pytest
 import torch
 
-from onlooker.operators.caption.convert_read import ReferenceTreeError
+from onlooker.operators.convert.read import ReferenceTreeError
 from onlooker.operators.localize.unloc.clip import ClipWeightsError, load_clip
 from onlooker.operators.localize.unloc.config import ImageTowerConfig, TextTowerConfig
 from onlooker.operators.localize.unloc.convert import load_reference, to_reference

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from onlooker.operators.caption.convert_read import read_tree
 from onlooker.operators.caption.dense_config import SearchConfig
 from onlooker.operators.caption.dense_load import load_video_captioner
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
 from onlooker.operators.caption.vid2seq.convert import state_from_reference
 from onlooker.operators.caption.vid2seq.decoding import decode_videos
 from onlooker.operators.caption.vid2seq.load import build, load_vid2seq
+from onlooker.operators.convert.read import read_tree
 from onlooker.pipeline.cli.main import main
 
 from .goldens import Case, parametrize, require

@@ -1,21 +1,21 @@
 """Weights of the reference's Vid2Seq (a flax tree) under our names.
 
-Trees are flat, as `caption.convert_read` reads them from files. Kernels are (in, out); those of the
+Trees are flat, as `operators.convert.read` reads them from files. Kernels are (in, out); those of the
 visual encoder's attention keep heads as an axis of their own, those of the text model do not.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..convert import check_tree
-from ..convert_read import ReferenceTreeError
+from onlooker.operators.convert.tree import array_shape, check_tree, count_layers
+
 from .config import Vid2SeqConfig
 
 _VISUAL = "encoder/visual_encoder"
@@ -23,6 +23,9 @@ _ENCODER = "encoder/video_encoder/encoder_module"
 _DECODER = "text_decoder/decoder_module"
 _WORDS = "shared_decoder_token_embedder/embedding"
 _OUTPUT = f"{_DECODER}/logits_dense/kernel"
+
+_OF = "the reference's Vid2Seq"
+_shape, _count = partial(array_shape, of=_OF), partial(count_layers, of=_OF)
 
 
 class _Entry(NamedTuple):
@@ -190,19 +193,3 @@ def _tensor(array: Any) -> Tensor:
     if isinstance(array, Tensor):
         return array.float()
     return torch.from_numpy(np.array(array, dtype=np.float32))
-
-
-def _shape(params: Mapping[str, Any], name: str, axes: int) -> tuple[int, ...]:
-    shape = tuple(params[name].shape) if name in params else None
-    if shape is None or len(shape) != axes:
-        problem = f"lacks {name}" if shape is None else f"has {name} {shape} instead of {axes} axes"
-        raise ReferenceTreeError(f"the parameter tree {problem}: give that of the reference's Vid2Seq")
-    return shape
-
-
-def _count(params: Mapping[str, Any], stem: str) -> int:
-    """How many layers there are: one more than the largest number behind `stem`."""
-    found = [int(match[1]) for name in params if (match := re.match(rf"{re.escape(stem)}(\d+)/", name))]
-    if not found:
-        raise ReferenceTreeError(f"the parameter tree lacks {stem}0: give that of the reference's Vid2Seq")
-    return max(found) + 1

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onlooker.operators.caption.convert import check_tree
-from onlooker.operators.caption.convert_read import Array, ReferenceTreeError, Tree
+from onlooker.operators.convert.read import Array, ReferenceTreeError, Tree
+from onlooker.operators.convert.tree import check_tree
 
 from .blocks import Attention
 from .model import Unloc

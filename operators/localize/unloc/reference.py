@@ -6,14 +6,18 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
-from onlooker.operators.caption.convert_read import ReferenceTreeError
+from onlooker.operators.convert.read import ReferenceTreeError
+from onlooker.operators.convert.tree import array_shape
 from onlooker.operators.errors import OnlookerError
 
 from .config import TASKS, FusionConfig, HeadConfig, ImageTowerConfig, Task, TextTowerConfig, UnlocConfig
 
 Options = Mapping[str, Any]
+
+_shape = partial(array_shape, of="an UnLoc model")
 
 _FUSION = "video_text_fusion/video_text_encoder"
 _BLOCK = f"{_FUSION}/encoderblock_0"
@@ -282,14 +286,6 @@ def _width(tree: Mapping[str, Any], part: str, other: int) -> int:
 
 def _heads(tree: Mapping[str, Any], block: str) -> int:
     return _shape(tree, f"{block}/attn/query/kernel", 3)[1] if f"{block}/attn/query/kernel" in tree else 1
-
-
-def _shape(tree: Mapping[str, Any], path: str, axes: int) -> tuple[int, ...]:
-    shape = tuple(tree[path].shape) if path in tree else None
-    if shape is None or len(shape) != axes:
-        problem = f"lacks {path}" if shape is None else f"has {path} {shape} instead of {axes} axes"
-        raise ReferenceTreeError(f"the parameter tree {problem}: give that of an UnLoc model")
-    return shape
 
 
 def _count(tree: Mapping[str, Any], stem: str) -> int:

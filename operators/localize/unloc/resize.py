@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from onlooker.operators.caption.convert_read import Array, Tree
+from onlooker.operators.convert.read import Array, Tree
 from onlooker.operators.errors import OnlookerError
 
 from .convert import reference_shapes

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from onlooker.operators.caption.convert import check_tree, load_reference, reference_shapes
+from onlooker.operators.caption.convert import load_reference, reference_shapes
 from onlooker.operators.caption.convert_config import git_config, vocabulary_rows
-from onlooker.operators.caption.convert_read import ReferenceTreeError, Tree, read_tree
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig
 from onlooker.operators.caption.dense_load import load_video_captioner, save_video_captioner
@@ -25,6 +24,8 @@ from onlooker.operators.caption.vid2seq.convert import state_from_reference
 from onlooker.operators.caption.vid2seq.load import build, load_pieces, load_vid2seq, save_vid2seq
 from onlooker.operators.caption.vid2seq.model import Vid2Seq
 from onlooker.operators.caption.vid2seq.reference import vid2seq_config
+from onlooker.operators.convert.read import ReferenceTreeError, Tree, read_tree
+from onlooker.operators.convert.tree import check_tree
 from onlooker.operators.errors import OnlookerError
 from onlooker.operators.localize.unloc.convert import load_reference as load_unloc
 from onlooker.operators.localize.unloc.convert import reference_shapes as unloc_shapes
@@ -95,7 +96,7 @@ def convert(source: Path, out: Path, how: Conversion, report: Report | None = No
     if any of that fails.
 
     Args:
-        source: see `convert_read.read_tree`.
+        source: see `convert.read.read_tree`.
         out: the folder.
         how: what the tree does not tell.
         report: is told how far it is.
