@@ -206,6 +206,12 @@ class GitDecoder(nn.Module):
         Several texts about one context may be packed one after the other into a row; then `positions` (B, L) restart
         for each and `text_mask` (B, L, L) keeps them apart. By default the row is one text with a causal mask.
         """
+        return self.decode_states(tokens, context, positions, text_mask)[-1]
+
+    def decode_states(
+        self, tokens: Tensor, context: Context, positions: Tensor | None = None, text_mask: Tensor | None = None
+    ) -> list[Tensor]:
+        """As `decode`, the hidden states of all depths: the embedding, then the output of each layer."""
         length = tokens.shape[1]
         if positions is None:
             positions = _arange(tokens)
@@ -215,12 +221,12 @@ class GitDecoder(nn.Module):
         mask = torch.cat([context.mask[:, None, :].expand(-1, length, -1), text_mask.expand(batch, -1, -1)], 2)[
             :, None
         ]  # B, 1, L, S + L
-        x = self.embed(tokens, positions)
+        states = [self.embed(tokens, positions)]
         for layer, keys, values in zip(self.layers, context.keys, context.values, strict=True):
             assert isinstance(layer, GitLayer)
-            k, v = layer.attention.key_value(x)
-            x = layer(x, torch.cat([keys, k], 2), torch.cat([values, v], 2), mask)
-        return x
+            k, v = layer.attention.key_value(states[-1])
+            states.append(layer(states[-1], torch.cat([keys, k], 2), torch.cat([values, v], 2), mask))
+        return states
 
     def forward(
         self,

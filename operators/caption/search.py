@@ -85,7 +85,9 @@ def brevity_penalty(length: int, alpha: float) -> float:
     return float(((5.0 + length) / 6.0) ** alpha)
 
 
-def beam_search(model: StepFunction, begin: Tensor, end_token: int, beam: int, alpha: float = 0.6) -> BeamResult:
+def beam_search(
+    model: StepFunction, begin: Tensor, end_token: int, beam: int, alpha: float = 0.6, per_beam: int = 2
+) -> BeamResult:
     """Beam search with a brevity penalty; the last position of `begin` is never written.
 
     Args:
@@ -94,6 +96,8 @@ def beam_search(model: StepFunction, begin: Tensor, end_token: int, beam: int, a
         end_token: ends a text.
         beam: live and finished texts kept per item.
         alpha: exponent of the brevity penalty, 0 = none.
+        per_beam: candidates looked at are `per_beam * beam`. With 1, texts that end take the places of live ones,
+            which then go on as hopeless ones.
     """
     batch, length = begin.shape
     live = begin[:, None].repeat(1, beam, 1)  # B, beam, L
@@ -112,18 +116,20 @@ def beam_search(model: StepFunction, begin: Tensor, end_token: int, beam: int, a
         logits = model.step(live[:, :, cur - 1].reshape(-1), cur - 1).float()
         logprobs = F.log_softmax(logits, -1).view(batch, beam, -1) + live_scores[:, :, None]
         vocab = logprobs.shape[-1]
-        top, flat = top_lowest_index(logprobs.flatten(1), min(2 * beam, beam * vocab))
-        parent, token = flat // vocab, flat % vocab  # B, 2 beam
+        top, flat = top_lowest_index(logprobs.flatten(1), min(per_beam * beam, beam * vocab))
+        parent, token = flat // vocab, flat % vocab  # B, per_beam * beam
         grown = live.gather(1, parent[:, :, None].expand(-1, -1, length))
         grown[:, :, cur] = token
         ends = token == end_token
 
-        keep = _top_increasing(torch.where(ends, torch.full_like(top, _NEVER), top), beam)
-        live_scores = torch.where(ends, torch.full_like(top, _NEVER), top).gather(1, keep)
+        # Added, not put in place: among hopeless texts the sums decide, rounded as the reference rounds them.
+        open_scores = top + ends * _NEVER
+        keep = _top_increasing(open_scores, beam)
+        live_scores = open_scores.gather(1, keep)
         live = grown.gather(1, keep[:, :, None].expand(-1, -1, length))
         model.reorder((first_row + parent.gather(1, keep)).reshape(-1))
 
-        ended = torch.where(ends, top / brevity_penalty(cur, alpha), torch.full_like(top, _NEVER))
+        ended = top / brevity_penalty(cur, alpha) + ~ends * _NEVER
         pool_scores = torch.cat([scores, ended], 1)
         best = _top_increasing(pool_scores, beam)
         scores = pool_scores.gather(1, best)
