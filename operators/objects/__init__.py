@@ -1,0 +1,1 @@
+"""Objects in video: found, followed, described, and asked for by place or by words."""

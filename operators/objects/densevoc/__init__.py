@@ -1,0 +1,1 @@
+"""Dense video object captioning (Zhou et al., "Dense Video Object Captioning from Disjoint Supervision", 2023)."""

@@ -1,0 +1,1 @@
+"""Training of what finds, follows and describes objects."""
