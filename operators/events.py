@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -29,6 +29,9 @@ __all__ = [
     "StreamData",
     "STREAM_NAME",
     "StreamEvent",
+    "TrackData",
+    "TrackEvent",
+    "TrackPoint",
     "canonical_line",
     "make_event",
     "event_json_schema",
@@ -132,6 +135,32 @@ class StreamData(EventData):
     new_epoch: int | None = Field(default=None, description="media_epoch of the other events from now on.")
 
 
+class TrackPoint(NamedTuple):
+    """Where an object was at one instant."""
+
+    t: Seconds
+    """Media time, seconds."""
+    x0: Score
+    """Left side, as a part of the picture's width, from 0 to 1; so the others."""
+    y0: Score
+    x1: Score
+    y1: Score
+
+
+class TrackData(EventData):
+    """An object is followed: it appears, moves, and is gone.
+
+    The event number is the track's identity; `t_end` is when it was seen last.
+    """
+
+    text: str | None = Field(default=None, description="What the object is doing, as far as seen; a caption.")
+    name: str | None = Field(default=None, description="What kind of thing it is, for detectors that know names.")
+    boxes: tuple[TrackPoint, ...] = Field(
+        description="Where it was, [t, x0, y0, x1, y1] from 0 to 1: in `new` and `update` since the revision before; "
+        "in `end` all its way, thinned evenly where it was long."
+    )
+
+
 class AlarmData(EventData):
     """Something is wrong with onlooker itself; it ends when all is well again.
 
@@ -221,6 +250,14 @@ class StreamEvent(Event):
     data: StreamData
 
 
+class TrackEvent(Event):
+    """``onlooker.track.v1``."""
+
+    kind: ClassVar[str] = "track"
+    type: Literal["onlooker.track.v1"] = "onlooker.track.v1"
+    data: TrackData
+
+
 class AlarmEvent(Event):
     """``onlooker.alarm.v1``."""
 
@@ -229,10 +266,11 @@ class AlarmEvent(Event):
     data: AlarmData
 
 
-AnyEvent = Annotated[CaptionEvent | QueryEvent | StreamEvent | AlarmEvent, Field(discriminator="type")]
-_ADAPTER: TypeAdapter[CaptionEvent | QueryEvent | StreamEvent | AlarmEvent] = TypeAdapter(AnyEvent)
-_EVENT_TYPES: dict[str, type[CaptionEvent] | type[QueryEvent] | type[StreamEvent] | type[AlarmEvent]] = {
-    cls.kind: cls for cls in (CaptionEvent, QueryEvent, StreamEvent, AlarmEvent)
+_Known = CaptionEvent | QueryEvent | TrackEvent | StreamEvent | AlarmEvent
+AnyEvent = Annotated[_Known, Field(discriminator="type")]
+_ADAPTER: TypeAdapter[_Known] = TypeAdapter(AnyEvent)
+_EVENT_TYPES: dict[str, type[_Known]] = {
+    cls.kind: cls for cls in (CaptionEvent, QueryEvent, TrackEvent, StreamEvent, AlarmEvent)
 }
 
 
@@ -253,7 +291,7 @@ def make_event(
     """Build an event of ``kind`` with its ids in the one right form.
 
     Args:
-        kind: ``caption``, ``query``, ``stream`` or ``alarm``.
+        kind: ``caption``, ``query``, ``track``, ``stream`` or ``alarm``.
         stream: name of the stream.
         epoch: media epoch.
         event_no: number of the event within stream, epoch and kind, from 0.

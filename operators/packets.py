@@ -19,7 +19,18 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from .events import Event
 
-__all__ = ["Embedding", "Events", "Frame", "Memory", "Packet", "PacketError", "Scores", "Tokens"]
+__all__ = [
+    "Detections",
+    "Embedding",
+    "Events",
+    "FeatureMaps",
+    "Frame",
+    "Memory",
+    "Packet",
+    "PacketError",
+    "Scores",
+    "Tokens",
+]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -116,6 +127,48 @@ class Embedding(Packet):
         """Check shapes and dtypes."""
         Packet.__post_init__(self)
         _check_array("features", self.features, np.float32, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureMaps(Packet):
+    """What the stages of a tower's trunk saw in one frame: the detectors' view of it."""
+
+    maps: tuple[FloatArray, ...]
+    """(h, w, C) float32 each, finest first; the cells of each lie over the whole picture."""
+
+    def __post_init__(self) -> None:
+        """Check shapes and dtypes."""
+        Packet.__post_init__(self)
+        _check(len(self.maps) > 0, "a FeatureMaps packet holds at least one map")
+        for i, level in enumerate(self.maps):
+            _check_array(f"maps[{i}]", level, np.float32, 3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections(Packet):
+    """The objects of one frame, best first; there may be none."""
+
+    boxes: FloatArray
+    """(N, 4) float32 x0, y0, x1, y1 as parts of the picture, from 0 to 1."""
+    scores: FloatArray
+    """(N,) float32 from 0 to 1."""
+    features: FloatArray | None = None
+    """(N, R, C) float32: R = r * r cells of each box, row by row, as its detector's pyramid sees them."""
+    names: tuple[str, ...] | None = None
+    """What each is, for detectors that know names."""
+
+    def __post_init__(self) -> None:
+        """Check shapes and dtypes."""
+        Packet.__post_init__(self)
+        _check_array("boxes", self.boxes, np.float32, 2)
+        _check_array("scores", self.scores, np.float32, 1)
+        count = len(self.scores)
+        _check(self.boxes.shape == (count, 4), f"need {self.boxes.shape = } to be (N, 4) for {self.scores.shape = }")
+        if self.features is not None:
+            _check_array("features", self.features, np.float32, 3)
+            _check(len(self.features) == count, f"one feature per box, got {self.features.shape = }, {count = }")
+        if self.names is not None:
+            _check(len(self.names) == count, f"one name per box, got {len(self.names) = }, {count = }")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

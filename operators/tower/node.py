@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import Field
 
 from ..contract import Config, Context, Inputs, Operator, Outputs, Port
-from ..packets import Embedding, Frame, Tokens
+from ..packets import Embedding, FeatureMaps, Frame, Tokens
 
 if TYPE_CHECKING:
-    from .tower import Tower
+    from .tower import Frames, Tower
     from .vision import TowerOutput
 
 __all__ = ["ClipTower", "ClipTowerConfig"]
@@ -26,11 +26,14 @@ class ClipTowerConfig(Config):
 
 
 class ClipTower(Operator[None]):
-    """Encodes every frame once; the tokens go to memories, the embedding to whatever compares it with texts."""
+    """Encodes every frame once; the tokens go to memories, the embedding to whatever compares it with texts.
+
+    The feature maps of the trunk's stages go to detectors, so that one pass serves all.
+    """
 
     Config = ClipTowerConfig
     inputs = {"frames": Port(Frame)}
-    outputs = {"tokens": Tokens, "embedding": Embedding}
+    outputs = {"tokens": Tokens, "embedding": Embedding, "features": FeatureMaps}
     keyed = False
 
     config: ClipTowerConfig
@@ -56,9 +59,10 @@ class ClipTower(Operator[None]):
             return [(None, Outputs()) for _ in inputs]
         sizes = {frame.pixels.shape for frame in frames}
         if len(sizes) == 1:
-            encoded = self._tower.encode_frames(np.stack([f.pixels for f in frames]), self.config.batch)
+            pixels: Frames = np.stack([f.pixels for f in frames])
         else:  # streams of different sizes: squash each to the tower's own size first
-            encoded = self._tower.encode_frames(self._tower.preprocess([f.pixels for f in frames]), self.config.batch)
+            pixels = self._tower.preprocess([f.pixels for f in frames])
+        encoded = self._tower.encode_frames(pixels, self.config.batch, maps=self._wants["features"])
         results, start = [], 0
         for given in inputs:
             own: list[Frame] = list(given.packets.get("frames", ()))
@@ -77,4 +81,8 @@ class ClipTower(Operator[None]):
             if self._wants["embedding"]:
                 embedding = Embedding(frame.stream, frame.epoch, frame.t, encoded.features[i].numpy())
                 outputs.packets.setdefault("embedding", []).append(embedding)
+            if self._wants["features"]:
+                maps = tuple(np.ascontiguousarray(level[i].permute(1, 2, 0).numpy()) for level in encoded.maps)
+                features = FeatureMaps(frame.stream, frame.epoch, frame.t, maps)
+                outputs.packets.setdefault("features", []).append(features)
         return outputs

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onlooker.operators.tower.calibration import Calibration
 from onlooker.operators.tower.text import TextReader
-from onlooker.operators.tower.vision import TowerOutput, VisionReader
+from onlooker.operators.tower.vision import MapReader, TowerOutput, VisionReader
 
 Frames = Tensor | npt.NDArray[np.uint8]
 
@@ -69,12 +69,13 @@ class Tower:
         else:
             raise ValueError(f"tower {name!r} was asked for with neither side: parts must hold 'image' or 'text'")
 
-    def encode_frames(self, pixels: Frames, batch: int = 8) -> TowerOutput:
+    def encode_frames(self, pixels: Frames, batch: int = 8, maps: bool = False) -> TowerOutput:
         """Return tokens, class token and raw features of B frames, in one pass of the trunk.
 
         Args:
             pixels: (B, H, W, 3) uint8 RGB; frames that are not ``image_size`` are squashed to it.
             batch: frames a model call; the last call is filled with zeros, which are cut off again.
+            maps: give the maps of the trunk's stages too; towers that cannot tell them give the token grid as one.
 
         Raises:
             ValueError: another shape or dtype, or a batch below 1.
@@ -85,15 +86,16 @@ class Tower:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         frames = self._fit(as_frames(pixels))
-        parts = [self._padded(frames[start : start + batch], batch) for start in range(0, len(frames), batch)]
+        parts = [self._padded(frames[start : start + batch], batch, maps) for start in range(0, len(frames), batch)]
         if not parts:
-            empty = self._read(torch.zeros(1, *self.image_size, 3, dtype=torch.uint8))
+            empty = self._read(torch.zeros(1, *self.image_size, 3, dtype=torch.uint8), maps)
             parts = [_cut(empty, 0)]
         class_tokens = [part.class_token for part in parts if part.class_token is not None]
         return TowerOutput(
             torch.cat([part.tokens for part in parts]),
             torch.cat(class_tokens) if class_tokens else None,
             torch.cat([part.features for part in parts]),
+            tuple(torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True)),
         )
 
     def encode_texts(self, texts: Sequence[str], batch: int = 8) -> Tensor:
@@ -137,21 +139,26 @@ class Tower:
         ]
         return torch.stack(fitted)
 
-    def _padded(self, frames: Tensor, batch: int) -> TowerOutput:
+    def _padded(self, frames: Tensor, batch: int, maps: bool) -> TowerOutput:
         """Run up to ``batch`` frames as exactly ``batch``."""
         count = len(frames)
         if count < batch:
             frames = torch.cat([frames, frames.new_zeros(batch - count, *frames.shape[1:])])
-        return _cut(self._read(frames), count)
+        return _cut(self._read(frames, maps), count)
 
     @torch.inference_mode()
-    def _read(self, frames: Tensor) -> TowerOutput:
+    def _read(self, frames: Tensor, maps: bool = False) -> TowerOutput:
         """One model call on (batch, H, W, 3) uint8."""
         assert self._vision is not None
+        staged = self._vision.read_maps if maps and isinstance(self._vision, MapReader) else None
         images = frames.to(self._device).permute(0, 3, 1, 2).to(torch.float32)  # (B, 3, H, W), channels last
-        read = self._vision(images * self._scale + self._shift)
+        read = (staged or self._vision)(images * self._scale + self._shift)
         class_token = None if read.class_token is None else read.class_token.float().cpu()
-        return TowerOutput(read.tokens.float().cpu(), class_token, read.features.float().cpu())
+        tokens = read.tokens.float().cpu()
+        levels = tuple(level.float().cpu() for level in read.maps)
+        if maps and staged is None:
+            levels = (tokens.transpose(1, 2).reshape(len(tokens), -1, *self.grid),)  # (B, D, h, w)
+        return TowerOutput(tokens, class_token, read.features.float().cpu(), levels)
 
 
 def as_frames(pixels: Frames) -> Tensor:
@@ -176,4 +183,5 @@ def grid_shape(tokens: int, image_size: tuple[int, int]) -> tuple[int, int]:
 def _cut(output: TowerOutput, count: int) -> TowerOutput:
     """Keep the first ``count`` rows."""
     class_token = None if output.class_token is None else output.class_token[:count]
-    return TowerOutput(output.tokens[:count], class_token, output.features[:count])
+    maps = tuple(level[:count] for level in output.maps)
+    return TowerOutput(output.tokens[:count], class_token, output.features[:count], maps)

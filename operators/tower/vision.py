@@ -7,7 +7,7 @@ open_clip's vision transformers and its ModifiedResNet.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -21,11 +21,13 @@ class TowerOutput(NamedTuple):
         tokens: (B, N, D) float32 grid tokens, rows of the h x w grid first.
         class_token: (B, D) float32 token of a trunk that has one, else None.
         features: (B, E) float32 raw image features, equal to open_clip's ``encode_image``; not normalised.
+        maps: (B, C, h, w) float32 each, what the trunk's stages saw, finest first; empty where nobody asked.
     """
 
     tokens: Tensor
     class_token: Tensor | None
     features: Tensor
+    maps: tuple[Tensor, ...] = ()
 
 
 class VisionReader(Protocol):
@@ -34,6 +36,19 @@ class VisionReader(Protocol):
     def __call__(self, images: Tensor) -> TowerOutput:
         """Return tokens, class token and features."""
         ...
+
+
+@runtime_checkable
+class MapReader(VisionReader, Protocol):
+    """A reader that can also tell what stages before the last one saw."""
+
+    def read_maps(self, images: Tensor) -> TowerOutput:
+        """The same numbers, with maps."""
+        ...
+
+
+_STRIDES = (8, 16, 32)
+"""Strides of the maps that detectors read; finer ones cost more than they tell."""
 
 
 class TimmReader:
@@ -46,8 +61,18 @@ class TimmReader:
 
     def __call__(self, images: Tensor) -> TowerOutput:
         """See :class:`VisionReader`."""
+        return self._output(self.visual.trunk.forward_features(images), ())
+
+    def read_maps(self, images: Tensor) -> TowerOutput:
+        """See :class:`MapReader`: the last stage of each stride of 8, 16 and 32 pixels, before any last convolution."""
         trunk = self.visual.trunk
-        grid = trunk.forward_features(images)  # (B, D, h, w), (B, h, w, D) or (B, prefix + N, D)
+        stages = {info["reduction"]: i for i, info in enumerate(trunk.feature_info) if info["reduction"] in _STRIDES}
+        grid, maps = trunk.forward_intermediates(images, indices=list(stages.values()))
+        return self._output(grid, tuple(maps))
+
+    def _output(self, grid: Tensor, maps: tuple[Tensor, ...]) -> TowerOutput:
+        """Pool the last stage: (B, D, h, w), (B, h, w, D) or (B, prefix + N, D)."""
+        trunk = self.visual.trunk
         features = self.visual.head(trunk.forward_head(grid))  # (B, E)
         class_token = None
         if grid.ndim == 4:
@@ -57,7 +82,7 @@ class TimmReader:
             prefix = int(getattr(trunk, "num_prefix_tokens", 0))
             tokens = grid[:, prefix:]
             class_token = grid[:, 0] if prefix and getattr(trunk, "cls_token", None) is not None else None
-        return TowerOutput(tokens, class_token, features)
+        return TowerOutput(tokens, class_token, features, maps)
 
 
 class TransformerReader:

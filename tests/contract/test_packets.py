@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from onlooker.operators.packets import Embedding, Frame, Memory, PacketError, Scores, Tokens
+from onlooker.operators.packets import Detections, Embedding, FeatureMaps, Frame, Memory, PacketError, Scores, Tokens
 
 
 def test_frame_takes_rgb_uint8_only():
@@ -38,3 +38,23 @@ def test_memory_holds_at_most_its_capacity():
 def test_scores_have_one_value_per_query():
     with pytest.raises(PacketError, match="one value per query"):
         Scores("s", 0, 0.0, ("a", "b"), np.zeros(3, np.float32))
+
+
+def test_detections_belong_together():
+    boxes, scores = np.zeros((2, 4), np.float32), np.zeros(2, np.float32)
+    assert Detections("s", 0, 0.0, boxes[:0], scores[:0]).features is None
+    Detections("s", 0, 0.0, boxes, scores, np.zeros((2, 49, 8), np.float32), ("dog", "ball"))
+    with pytest.raises(PacketError, match="boxes"):
+        Detections("s", 0, 0.0, boxes[:1], scores)
+    with pytest.raises(PacketError, match="one feature per box"):
+        Detections("s", 0, 0.0, boxes, scores, np.zeros((1, 49, 8), np.float32))
+    with pytest.raises(PacketError, match="one name per box"):
+        Detections("s", 0, 0.0, boxes, scores, names=("dog",))
+
+
+def test_feature_maps_are_maps():
+    FeatureMaps("s", 0, 0.0, (np.zeros((4, 4, 8), np.float32),))
+    with pytest.raises(PacketError, match="at least one"):
+        FeatureMaps("s", 0, 0.0, ())
+    with pytest.raises(PacketError, match=r"maps\[1\]"):
+        FeatureMaps("s", 0, 0.0, (np.zeros((4, 4, 8), np.float32), np.zeros((4, 8), np.float32)))

@@ -78,6 +78,21 @@ def test_tokens_are_the_trunks_last_grid(saved: tuple[str, Path, Any]) -> None:
     torch.testing.assert_close(output.tokens, wanted, atol=2e-5, rtol=2e-5)
 
 
+def test_maps_change_nothing_else(saved: tuple[str, Path, Any]) -> None:
+    kind, folder, _ = saved
+    size = VISIONS[kind]["image_size"]
+    tower = load_tower(str(folder))
+    plain, read = tower.encode_frames(photographs(size)), tower.encode_frames(photographs(size), maps=True)
+    torch.testing.assert_close(read.tokens, plain.tokens, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(read.features, plain.features, atol=2e-5, rtol=2e-5)
+    sides = [level.shape[2:] for level in read.maps]
+    assert sides == sorted(sides, reverse=True)
+    assert all(len(level) == len(read.tokens) for level in read.maps)
+    if kind in ("vit", "resnet"):  # their own readers know of the last grid only
+        (level,) = read.maps
+        assert torch.equal(level.flatten(2).transpose(1, 2), read.tokens)
+
+
 def test_another_models_weights_give_other_features(saved: tuple[str, Path, Any], tmp_path: Path) -> None:
     kind, folder, _ = saved
     save_tower(tmp_path, kind, seed=1)

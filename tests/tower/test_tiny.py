@@ -87,6 +87,14 @@ def test_a_row_is_bit_equal_in_any_company_and_any_place(tower: Tower, pixels: t
     assert torch.equal(tower.encode_texts(texts), rows)
 
 
+def test_maps_of_the_stages_come_with_the_same_pass(tower: Tower, pixels: torch.Tensor) -> None:
+    plain, read = tower.encode_frames(pixels[:3], batch=2), tower.encode_frames(pixels[:3], batch=2, maps=True)
+    assert [tuple(level.shape) for level in read.maps] == [(3, 40, 28, 28), (3, 112, 14, 14), (3, 320, 7, 7)]
+    assert torch.equal(read.tokens, plain.tokens)
+    assert plain.maps == ()
+    assert [len(level) for level in tower.encode_frames(pixels[:0], maps=True).maps] == [0, 0, 0]
+
+
 def test_no_frames_and_no_sentences_give_empty_rows(tower: Tower) -> None:
     output = tower.encode_frames(np.zeros((0, 224, 224, 3), np.uint8))
     assert output.tokens.shape == (0, 49, 1280) and output.features.shape == (0, tower.embed_dim)
