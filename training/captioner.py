@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,6 +26,7 @@ from onlooker.operators.caption.captioner import Captioner, DecodeOptions
 from onlooker.operators.caption.git import GitConfig, GitDecoder
 from onlooker.operators.caption.load import load_captioner
 from onlooker.operators.caption.wordpiece import WordPiece
+from onlooker.operators.model_folder import save_weights
 from onlooker.training.averages import follow
 from onlooker.training.bleu import corpus_bleu
 from onlooker.training.captions import IGNORED, Batch, Batches, CaptionerRecipe, Split, build_vocabulary
@@ -177,8 +178,7 @@ def save_captioner(folder: Path, captioner: Captioner) -> None:
     state = captioner.decoder.state_dict()
     if captioner.decoder.config.tie_word_embeddings:
         del state["output.weight"]
-    save_file({name: value.half().contiguous() for name, value in state.items()}, folder / "model.safetensors")
-    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone, which a wheel would carry over
+    save_weights({name: value.half() for name, value in state.items()}, folder / "model.safetensors")
     (folder / "vocab.txt").write_text("\n".join(captioner.vocabulary.pieces) + "\n", encoding="utf-8")
     config = {
         "decoder": captioner.decoder.config.to_dict(),

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from onlooker.operators.model_folder import save_weights
 from onlooker.operators.tower.text import TextReader
 from onlooker.training.features import TRUNK, imagenet_trunk
 from onlooker.training.flickr import read_split
@@ -79,10 +80,8 @@ class TinyModel:
         state = {}
         for name, value in self.model.state_dict().items():
             wide = value.ndim < 2 or not value.is_floating_point()
-            state[name] = (value if wide else value.to(torch.float16)).contiguous()
-        path = self.folder / "open_clip_model.safetensors"
-        save_file(state, path)
-        path.chmod(0o644)  # safetensors leaves files to their owner alone, which a wheel would carry over
+            state[name] = value if wide else value.to(torch.float16)
+        save_weights(state, self.folder / "open_clip_model.safetensors")
 
 
 def minilm_folder() -> Path:

@@ -31,11 +31,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from onlooker.operators.caption.captioner import Captioner
 from onlooker.operators.caption.git import GitDecoder
+from onlooker.operators.model_folder import save_weights
 from onlooker.training.averages import follow
 from onlooker.training.captioner import batch_loss, bleu_of_inputs, own_captioner, save_captioner
 from onlooker.training.captions import Batches, CaptionerRecipe, Split
@@ -270,7 +270,7 @@ class Tuner:
 
     def save(self, path: Path) -> None:
         """Write the averaged late blocks under timm's names."""
-        save_file({name: value.contiguous() for name, value in self.average.state_dict().items()}, path)
+        save_weights(self.average.state_dict(), path)
 
 
 def tune_trunk(

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from onlooker.operators.convert.read import Array, Tree
 from onlooker.operators.convert.tree import check_tree
 
-# Our module names to theirs, applied in this order to names whose parts are joined by "/".
-_RENAMES = (
+Renames = tuple[tuple[str, str], ...]
+RENAMES: Renames = (
     (r"^encoder/vision/", "image_encoder/"),
     (r"^encoder/temporal_embedding$", "temperal_embedding"),
     (r"^image_encoder/patch/", "image_encoder/patch_embed.proj/"),
@@ -35,6 +35,7 @@ _RENAMES = (
     (r"/(layer\.\d+)/output/", r"/\1/output/dense/"),
     (r"/(layer\.\d+)/norm/", r"/\1/output/LayerNorm/"),
 )
+"""Our module names to theirs, applied in this order to names whose parts are joined by "/"."""
 _VOCABULARY = ("textual/embedding/words/embedding", "textual/output/kernel", "textual/output/bias")
 
 
@@ -53,10 +54,14 @@ class ReferenceArray:
     axes: tuple[int, ...]
 
 
-def reference_layout(model: nn.Module) -> dict[str, ReferenceArray]:
-    """For every parameter of a dense or paragraph captioner by its name: the array it comes from.
+def reference_layout(model: nn.Module, renames: Renames = RENAMES) -> dict[str, ReferenceArray]:
+    """For every parameter of a model by its name: the array it comes from.
 
     Works on models on the `meta` device, which hold no numbers.
+
+    Args:
+        model: a dense or paragraph captioner, or one whose names `renames` tells.
+        renames: see `RENAMES`.
     """
     layout = {}
     for prefix, module in model.named_modules():
@@ -64,7 +69,7 @@ def reference_layout(model: nn.Module) -> dict[str, ReferenceArray]:
             name = f"{prefix}.{leaf}" if prefix else leaf
             theirs, axes = _leaf(module, leaf, parameter)
             path = "/".join([*name.split(".")[:-1], theirs])
-            for pattern, replacement in _RENAMES:
+            for pattern, replacement in renames:
                 path = re.sub(pattern, replacement, path)
             shape = [0] * len(axes)
             for ours, axis in enumerate(axes):
@@ -76,9 +81,9 @@ def reference_layout(model: nn.Module) -> dict[str, ReferenceArray]:
     return layout
 
 
-def reference_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Path and shape of every array of the reference's tree for a dense or paragraph captioner."""
-    return {array.path: array.shape for array in reference_layout(model).values()}
+def reference_shapes(model: nn.Module, renames: Renames = RENAMES) -> dict[str, tuple[int, ...]]:
+    """Path and shape of every array of the reference's tree; arguments as for `reference_layout`."""
+    return {array.path: array.shape for array in reference_layout(model, renames).values()}
 
 
 def _leaf(module: nn.Module, leaf: str, parameter: Tensor) -> tuple[str, tuple[int, ...]]:
@@ -86,26 +91,29 @@ def _leaf(module: nn.Module, leaf: str, parameter: Tensor) -> tuple[str, tuple[i
     if leaf == "weight":
         if isinstance(module, nn.Linear):
             return "kernel", (1, 0)
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):  # the latter's as with flax's `transpose_kernel`
             return "kernel", (3, 2, 0, 1)
         return ("embedding" if isinstance(module, nn.Embedding) else "scale"), tuple(range(parameter.ndim))
     return leaf, tuple(range(parameter.ndim))
 
 
-def load_reference(model: nn.Module, tree: Tree, *, grow_vocabulary: bool = False) -> None:
-    """Put the arrays of a tree into a dense or paragraph captioner.
+def load_reference(
+    model: nn.Module, tree: Tree, *, grow_vocabulary: bool = False, renames: Renames = RENAMES
+) -> None:
+    """Put the arrays of a tree into a model.
 
     Args:
         model: built with the sizes of the checkpoint.
         tree: all its arrays, no others. See `convert.read.read_tree`.
         grow_vocabulary: the tree may know fewer tokens than the model, as image captioners lack time tokens: its
             rows become the first ones, the others keep their values.
+        renames: see `RENAMES`.
 
     Raises:
         ReferenceTreeError: arrays are missing, unknown or have another shape; nothing was loaded.
     """
-    layout = reference_layout(model)
-    check_tree(reference_shapes(model), tree, _VOCABULARY if grow_vocabulary else ())
+    layout = reference_layout(model, renames)
+    check_tree(reference_shapes(model, renames), tree, _VOCABULARY if grow_vocabulary else ())
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, array in layout.items():
@@ -117,11 +125,11 @@ def load_reference(model: nn.Module, tree: Tree, *, grow_vocabulary: bool = Fals
                 own[: len(given)].copy_(given)  # rows of a smaller vocabulary
 
 
-def to_reference(model: nn.Module) -> dict[str, Array]:
-    """The parameters of a dense or paragraph captioner as the reference's tree, float32."""
+def to_reference(model: nn.Module, renames: Renames = RENAMES) -> dict[str, Array]:
+    """The parameters of a model as the reference's tree, float32; arguments as for `reference_layout`."""
     parameters = dict(model.named_parameters())
     tree = {}
-    for name, array in reference_layout(model).items():
+    for name, array in reference_layout(model, renames).items():
         ours = parameters[name].detach().float().cpu()
         shape = [array.shape[axis] for axis in array.axes]
         tree[array.path] = np.ascontiguousarray(ours.reshape(shape).permute(tuple(np.argsort(array.axes))).numpy())

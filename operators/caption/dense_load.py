@@ -7,26 +7,26 @@ see `difference`); then it is small.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from onlooker.operators.caption.dense import DenseCaptioner
 from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
 from onlooker.operators.caption.difference import as_difference, with_difference
-from onlooker.operators.caption.load import FILES, CaptionerError, embedded_weights, require_files
+from onlooker.operators.caption.load import FILES, CaptionerError, embedded_weights
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
+from onlooker.operators.model_folder import Shelf, save_weights
 
 VideoCaptioner = DenseCaptioner | ParagraphCaptioner
 _KIND, _BASE = "architecture", "base"
 _DENSE, _PARAGRAPH = "git-dense", "git-paragraph"
-_WEIGHTS = Path(__file__).parent / "dense_weights"
+_SHELF = Shelf(Path(__file__).parent / "dense_weights", "dense captioner", CaptionerError, FILES)
 _DECODER = "decoder."
 
 
@@ -41,7 +41,7 @@ class LoadedCaptioner(NamedTuple):
 
 def video_captioner_names() -> list[str]:
     """Names of the dense captioners that come with the package."""
-    return sorted(path.parent.name for path in _WEIGHTS.glob("*/config.json"))
+    return _SHELF.names()
 
 
 def save_video_captioner(
@@ -76,13 +76,10 @@ def save_video_captioner(
     if base is not None:
         values[_BASE] = base
         state = as_difference(state, _base_weights(base))
-    state = {
-        name: (weights.to(dtype) if weights.is_floating_point() else weights).contiguous()
-        for name, weights in state.items()
-    }
+    state = {name: weights.to(dtype) if weights.is_floating_point() else weights for name, weights in state.items()}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    save_file(state, folder / "model.safetensors")
+    save_weights(state, folder / "model.safetensors")
 
 
 def load_video_captioner(name_or_folder: str | Path, device: str = "cpu") -> LoadedCaptioner:
@@ -91,8 +88,7 @@ def load_video_captioner(name_or_folder: str | Path, device: str = "cpu") -> Loa
     Raises:
         CaptionerError: no such name or folder, or its files do not make a captioner.
     """
-    folder = _folder(name_or_folder)
-    require_files(folder, "video captioner")
+    folder = _SHELF.folder(name_or_folder)
     try:
         values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         base = values.pop(_BASE, None)
@@ -110,18 +106,6 @@ def load_video_captioner(name_or_folder: str | Path, device: str = "cpu") -> Loa
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CaptionerError(f"video captioner {folder.name!r} cannot be loaded: {reason}") from error
     return LoadedCaptioner(model.to(device).eval(), pieces)
-
-
-def _folder(name_or_folder: str | Path) -> Path:
-    name = str(name_or_folder)
-    if name in video_captioner_names():
-        return _WEIGHTS / name
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return folder
-    near = difflib.get_close_matches(name, video_captioner_names(), n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(video_captioner_names())}"
-    raise CaptionerError(f"no dense captioner {name!r}: {meant} Or give a folder with {', '.join(FILES)}.")
 
 
 def _base_weights(name: str) -> dict[str, Tensor]:

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import OnlookerError
+from ..model_folder import Shelf
 from .captioner import Captioner, CaptionModel, DecodeOptions
 from .git import GitConfig, GitDecoder
 from .wordpiece import WordPiece
 
-_WEIGHTS = Path(__file__).parent / "weights"
 FILES = ("config.json", "model.safetensors", "vocab.txt")
 
 # What a name on the Hugging Face hub looks like. A path that does not exist looks the same if it has two parts.
@@ -32,9 +32,12 @@ class CaptionerError(OnlookerError):
     """A captioner cannot be loaded; the message names the value and what to do."""
 
 
+_SHELF = Shelf(Path(__file__).parent / "weights", "captioner", CaptionerError, FILES)
+
+
 def captioner_names() -> list[str]:
     """Names of the captioners that come with the package."""
-    return sorted(path.parent.name for path in _WEIGHTS.glob("*/config.json"))
+    return _SHELF.names()
 
 
 def load_captioner(name_or_folder: str | Path, device: str = "cpu") -> CaptionModel:
@@ -67,16 +70,14 @@ def embedded_weights(name: str) -> dict[str, Tensor]:
     """
     if name not in captioner_names():
         raise _unknown(name, ", ".join(captioner_names()))
-    return _stored(_WEIGHTS / name)
+    return _stored(_SHELF.place / name)
 
 
 def _folder(name_or_folder: str | Path) -> Path | None:
     """The folder of a captioner; None for a name on the hub."""
     name = str(name_or_folder)
-    if name in captioner_names():
-        return _WEIGHTS / name
-    folder = Path(name_or_folder)
-    if folder.is_dir():
+    folder = _SHELF.look_up(name)
+    if folder is not None:
         return folder
     if _HUB_NAME.fullmatch(name) and not name.startswith("."):
         return None
@@ -90,7 +91,7 @@ def _unknown(name: str, known: str) -> CaptionerError:
 
 
 def _load(folder: Path) -> Captioner:
-    require_files(folder, "captioner")
+    _SHELF.require_files(folder)
     try:
         values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         decoder = GitDecoder(GitConfig(**values["decoder"]))
@@ -107,14 +108,3 @@ def _load(folder: Path) -> Captioner:
 
 def _stored(folder: Path) -> dict[str, Tensor]:
     return {name: weights.to(torch.float32) for name, weights in load_file(folder / "model.safetensors").items()}
-
-
-def require_files(folder: Path, kind: str) -> None:
-    """Refuse a folder without the `FILES` of a captioner; `kind` is what the message calls it.
-
-    Raises:
-        CaptionerError: some are missing; the message names them.
-    """
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise CaptionerError(f"folder {folder.name!r} is not a {kind}: it lacks {', '.join(missing)}")

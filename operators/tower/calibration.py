@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from onlooker.operators.model_folder import save_weights
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,7 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write the moments as float32 safetensors."""
-        save_file({"mean": self.mean.contiguous(), "covariance": self.covariance.contiguous()}, path)
-        path.chmod(0o644)  # safetensors leaves files to their owner alone, which a wheel would carry over
+        save_weights({"mean": self.mean, "covariance": self.covariance}, path)
 
     def score_moments(self, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean (Q,) and standard deviation (Q,) of the scores of unit text embeddings (Q, E)."""

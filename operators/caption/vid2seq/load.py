@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from onlooker.operators.model_folder import save_weights
 
 from .config import Vid2SeqConfig, Vid2SeqError
 from .model import Vid2Seq
@@ -43,8 +45,8 @@ def save_vid2seq(
     folder.mkdir(parents=True, exist_ok=True)
     values = {_KIND: _VID2SEQ, **model.config.to_dict()}
     (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    state = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / _WEIGHTS)
+    state = {name: tensor.to("cpu", dtype) for name, tensor in model.state_dict().items()}
+    save_weights(state, folder / _WEIGHTS)
     if pieces is not None:
         (folder / _WORDS).write_text("\n".join(pieces) + "\n", encoding="utf-8")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import threading
 from collections.abc import Mapping
@@ -11,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from onlooker.operators.errors import OnlookerError
+from onlooker.operators.model_folder import Shelf, save_weights
 
 from .config import UnlocConfig
 from .model import Unloc
 
-FILES = ("config.json", "model.safetensors")
 ARCHITECTURE = "unloc"
-_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 _loaded: dict[tuple[str, str], Localizer] = {}
 _lock = threading.Lock()
@@ -28,6 +26,9 @@ _lock = threading.Lock()
 
 class LocalizerError(OnlookerError):
     """A localizer cannot be loaded; the message names the value and what to do."""
+
+
+_SHELF = Shelf(Path(__file__).parents[1] / "weights", "localizer", LocalizerError)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Localizer:
 
 def localizer_names() -> list[str]:
     """Names of the localizers that come with the package."""
-    return sorted(path.parent.name for path in _WEIGHTS.glob("*/config.json"))
+    return _SHELF.names()
 
 
 def save_localizer(
@@ -75,10 +76,9 @@ def save_localizer(
         "model": model.config.to_dict(),
         "settings": dict(extra or {}),
     }
-    state = {name: weights.detach().cpu().to(dtype).contiguous() for name, weights in model.named_parameters()}
+    state = {name: weights.detach().cpu().to(dtype) for name, weights in model.named_parameters()}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    save_file(state, folder / "model.safetensors")
-    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone, which a wheel would carry over
+    save_weights(state, folder / "model.safetensors")
 
 
 def load_localizer(name_or_folder: str | Path, device: str = "cpu") -> Localizer:
@@ -89,7 +89,7 @@ def load_localizer(name_or_folder: str | Path, device: str = "cpu") -> Localizer
     Raises:
         LocalizerError: no such name or folder, or its files do not make a localizer.
     """
-    folder = _folder(name_or_folder)
+    folder = _SHELF.folder(name_or_folder)
     key = (str(folder.resolve()), device)
     with _lock:
         if key not in _loaded:
@@ -103,9 +103,7 @@ def read_localizer(folder: Path, device: str = "cpu") -> Localizer:
     Raises:
         LocalizerError: its files do not make a localizer.
     """
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise LocalizerError(f"folder {folder.name!r} is not a localizer: it lacks {', '.join(missing)}")
+    _SHELF.require_files(folder)
     try:
         values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if values["architecture"] != ARCHITECTURE:
@@ -119,16 +117,3 @@ def read_localizer(folder: Path, device: str = "cpu") -> Localizer:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise LocalizerError(f"localizer {folder.name!r} cannot be loaded: {reason}") from error
     return Localizer(model.to(device).eval().requires_grad_(False), tower, settings)
-
-
-def _folder(name_or_folder: str | Path) -> Path:
-    name = str(name_or_folder)
-    if name in localizer_names():
-        return _WEIGHTS / name
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return folder
-    near = difflib.get_close_matches(name, localizer_names(), n=1, cutoff=0.5)
-    known = f"known: {', '.join(localizer_names())}; or" if localizer_names() else "none comes with this package;"
-    meant = f"did you mean {near[0]!r}? Or" if near else known
-    raise LocalizerError(f"no localizer {name!r}: {meant} give a folder with {' and '.join(FILES)}.")
