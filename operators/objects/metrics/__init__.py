@@ -1,0 +1,1 @@
+"""Scores of objects: boxes, tracks, their captions, and what is found by words."""
