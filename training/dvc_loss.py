@@ -73,7 +73,7 @@ def caption_loss(
     valid = wanted > 0
     if options.ignore_empty:
         valid = valid & (wanted[:, :1] != end_token)
-    losses = _smoothed(logits[:, :-1].float(), wanted, options.label_smoothing)  # rows, L - 1
+    losses = smoothed_cross_entropy(logits[:, :-1].float(), wanted, options.label_smoothing)  # rows, L - 1
     if options.point_weights:
         if len(targets) % len(options.point_weights):
             raise ValueError(f"{len(options.point_weights)} point_weights do not divide {len(targets)} rows")
@@ -87,7 +87,7 @@ def caption_loss(
     return CaptionLoss(total, caption, time, words.sum() / len(words), times.sum() / len(times))
 
 
-def _smoothed(logits: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
+def smoothed_cross_entropy(logits: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
     """Cross entropy (rows, L) with 1 - smoothing on the target and the rest spread over all other tokens."""
     logprobs = F.log_softmax(logits, -1)
     own = logprobs.gather(-1, wanted[..., None]).squeeze(-1)

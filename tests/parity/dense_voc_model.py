@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from onlooker.operators.caption.git import GitConfig, GitDecoder
+from onlooker.operators.convert.tree import count_layers
 from onlooker.operators.objects.densevoc.association import Association, AssociationConfig
 from onlooker.operators.objects.densevoc.convert import load_reference
 
 from .goldens import ROOT, Case
 
 FAMILY = "dense_voc"
+DECODER = "roi_heads.text_decoder.textual/"
 
 
 def find_files(kind: str) -> list[Case]:
@@ -31,13 +34,11 @@ def split(file: Case) -> list[Case]:
     return cases
 
 
-def parametrize_cases(metafunc: Any, kind: str, *, numbered: bool) -> None:
-    """Give a test one `case` each of all files of a kind; without any, None, on which it fails."""
-    if "case" not in metafunc.fixturenames:
-        return
-    files = find_files(kind)
-    cases: list[Case | None] = [case for file in files for case in (split(file) if numbered else [file])]
-    metafunc.parametrize("case", cases or [None], ids=[str(case) if case else "no-cases" for case in cases or [None]])
+def parametrize_files(metafunc: Any, *kinds: str) -> None:
+    """Give a test one `case` for each file of the kinds; None, on which it fails, for a kind without any."""
+    if "case" in metafunc.fixturenames:
+        cases: list[Case | None] = [case for kind in kinds for case in (find_files(kind) or [None])]
+        metafunc.parametrize("case", cases, ids=[case.file.stem if case else "no-cases" for case in cases])
 
 
 def build_association(tree: dict[str, Any], heads: int) -> Association:
@@ -46,3 +47,24 @@ def build_association(tree: dict[str, Any], heads: int) -> Association:
     model = Association(AssociationConfig(size, width, heads))
     load_reference(model, tree, "association")
     return model.eval()
+
+
+def build_decoder(tree: dict[str, Any], heads: int, begin: int, end: int) -> GitDecoder:
+    """The text decoder of a tree, whose names may lack that of the decoder."""
+    if not any(name.startswith(DECODER) for name in tree):
+        tree = {DECODER + name: array for name, array in tree.items()}
+    vocabulary, width = tree[f"{DECODER}embedding/words/embedding"].shape
+    config = GitConfig(
+        vocab_size=vocabulary,
+        visual_width=tree[f"{DECODER}object_feature_projection.0/kernel"].shape[0],
+        hidden_size=width,
+        num_heads=heads,
+        num_layers=count_layers(tree, f"{DECODER}transformer/encoder/layer.", of="a text decoder"),
+        ffn_size=tree[f"{DECODER}transformer/encoder/layer.0/intermediate/dense/bias"].shape[0],
+        max_positions=tree[f"{DECODER}embedding/positions/embedding"].shape[0],
+        begin_token=begin,
+        end_token=end,
+    )
+    decoder = GitDecoder(config)
+    load_reference(decoder, tree, "captioner")
+    return decoder.eval()
