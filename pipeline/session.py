@@ -127,7 +127,7 @@ class Session:
     def interrupt(self) -> None:
         """End all streams soon; what was read is still processed and written."""
         self._runner.interrupt()
-        for sink in self._sinks:
+        for sink in list(self._sinks):  # the iterating thread drops those that fail
             sink.hurry()
 
     def send(self, control: Control) -> None:

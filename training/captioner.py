@@ -30,6 +30,7 @@ from onlooker.operators.model_folder import save_weights
 from onlooker.training.averages import follow
 from onlooker.training.bleu import corpus_bleu
 from onlooker.training.captions import IGNORED, Batch, Batches, CaptionerRecipe, Split, build_vocabulary
+from onlooker.training.files import whole_file
 from onlooker.training.memories import VideoRecipe, fill_memories
 from onlooker.training.tiny import minilm_folder
 
@@ -160,8 +161,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step_number,
         }
-        torch.save(state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with whole_file(path) as part:
+            torch.save(state, part)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint."""

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .files import whole_file
 from .flickr import read_split
 
 __all__ = [
@@ -195,16 +196,11 @@ def write_scenes(
     shots = _shots(scenes, np.random.default_rng([seed, 0]), options, total_seconds)
     noise = _NoiseBank(options, np.random.default_rng([seed, 1]))
     truths: list[SceneTruth] = []
-    partial = path.with_name(path.name + ".part")
-    try:
-        with _Encoder(partial, options) as encoder:
-            for shot, frames in _frames(shots, options):
-                truths.append(shot.truth(options.fps))
-                for y, u, v in frames:
-                    encoder.write((noise.add(y), u, v))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as part, _Encoder(part, options) as encoder:
+        for shot, frames in _frames(shots, options):
+            truths.append(shot.truth(options.fps))
+            for y, u, v in frames:
+                encoder.write((noise.add(y), u, v))
     truth = Truth(path.name, truths[-1].t_end, options.fade, options.fps, seed, tuple(truths))
     truth.write(path.with_suffix(".json"))
     return truth

@@ -50,6 +50,7 @@ from onlooker.training.features import (
     load_views,
     normalise,
 )
+from onlooker.training.files import whole_file
 from onlooker.training.flickr import read_split
 from onlooker.training.tiny import TinyModel
 from onlooker.training.tower import Heads, TowerRecipe, clip_vectors, evaluate_heads, mean_tokens
@@ -118,14 +119,13 @@ def fill_early(folder: Path, data: Path, seed: int = 0, batch: int = 16) -> None
             path = folder / f"early_{split}_{view}.npy"
             if path.exists():
                 continue
-            part = path.with_suffix(".part")
             shape = (len(photographs), *EARLY_SHAPE)
-            early = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-            for start in range(0, len(photographs), batch):
-                rows = range(start, min(start + batch, len(photographs)))
-                early[rows] = _early(trunk, normalise(torch.from_numpy(load_views(photographs, rows, view, seed))))
-            early.flush()
-            part.replace(path)
+            with whole_file(path) as part:
+                early = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+                for start in range(0, len(photographs), batch):
+                    rows = range(start, min(start + batch, len(photographs)))
+                    early[rows] = _early(trunk, normalise(torch.from_numpy(load_views(photographs, rows, view, seed))))
+                early.flush()
 
 
 @torch.inference_mode()

@@ -8,6 +8,8 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from onlooker.training.moments import FORMAT_NAMES
+
 if TYPE_CHECKING:
     from onlooker.training.moments.annotations import Annotations
     from onlooker.training.moments.results import Joined
@@ -34,7 +36,8 @@ protocols:
 Both are the same for captions with one moment each: charades, activitynet, tacos.
 """
 
-_FORMATS = ("qvhighlights", "charades", "activitynet", "tacos", "activitynet1.3")
+# Steps of coin are no moments: they are told apart frame by frame.
+_FORMATS = tuple(name for name in FORMAT_NAMES if name != "coin")
 
 
 def add_task(tasks: Any) -> None:

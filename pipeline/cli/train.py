@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import UsageError
 from . import train_localize
-from .train_parts import add_data_option, data_folder, filled_cache
+from .train_parts import add_data_option, data_folder, filled_cache, progress_bar
 
 __all__ = ["add_parser"]
 
@@ -195,8 +195,6 @@ def _tiny(args: argparse.Namespace) -> int:
 
 def _dvc(args: argparse.Namespace) -> int:
     data, cache = data_folder(args), filled_cache(args)
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     given = {name: getattr(args, name) for name in ("start", "steps", "points") if getattr(args, name) is not None}
     train: Callable[..., Any]
     recipe: Any
@@ -210,13 +208,11 @@ def _dvc(args: argparse.Namespace) -> int:
 
         train, recipe = train_dense_tiny, DenseTinyRecipe(seed=args.seed, **given)
         use = f"--graph dense -o caption.model={args.out}"
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        task = bar.add_task("dvc", total=recipe.steps)
+    with progress_bar("dvc", recipe.steps) as tell:
 
         def report(step: int, loss: Any) -> None:
             words, times = (float(part.detach()) for part in (loss.caption, loss.time))
-            bar.update(task, completed=step, description=f"words {words:.2f} times {times:.2f}")
+            tell(step, f"words {words:.2f} times {times:.2f}")
 
         train(data, cache, Path(args.out), recipe, report)
     print(f"written to {args.out}; use it with {use}")

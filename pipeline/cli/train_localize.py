@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onlooker.training.moments import FORMAT_NAMES
+
 from ..errors import UsageError
 from .train_parts import add_data_option, count, data_folder, filled_cache, positive, progress_bar, writing
 
@@ -88,10 +90,8 @@ def add_steps(steps: Any) -> None:
 
 
 def _data_options(train: argparse.ArgumentParser) -> None:
-    from onlooker.training.moments.formats import FORMATS
-
     train.add_argument("--annotations", metavar="FILE", help="what happens in the videos, see below")
-    train.add_argument("--format", choices=list(FORMATS), help="whose format the annotations have")
+    train.add_argument("--format", choices=FORMAT_NAMES, help="whose format the annotations have")
     train.add_argument("--subset", help="part of the annotations, for coin and activitynet1.3 (default: training)")
     train.add_argument("--features", metavar="DIR", help="features of the videos, see below")
     train.add_argument(

@@ -63,12 +63,10 @@ class _Publishing(Sink):
 
     def _offer(self, event: Event) -> bool:
         """Whether the event was taken: a live stream does not wait for long, a file until the user has had enough."""
-        while self._until is None:
-            if self._put(event, _LOOK_EVERY if self._of_files else _PATIENCE):
+        while self._of_files and self._until is None:
+            if self._put(event, _LOOK_EVERY):
                 return True
-            if not self._of_files:
-                return False
-        return self._put(event, max(0.0, self._until - time.monotonic()))
+        return self._put(event, _PATIENCE if self._until is None else max(0.0, self._until - time.monotonic()))
 
     def _check_lost(self) -> None:
         """Fail if not all was published, so that the run does not end as if it had been.

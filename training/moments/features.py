@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onlooker.operators.errors import OnlookerError
+from onlooker.training.files import whole_file
 
 __all__ = ["SETTINGS", "FeatureError", "FeatureFolder", "VideoFeatures", "write_features"]
 
@@ -117,15 +117,10 @@ def write_features(path: Path, rows: npt.NDArray[Any], fps: float, duration: flo
     Raises:
         OSError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     with np.errstate(over="ignore"):
         half = rows.astype(np.float16)
-    try:
-        with part.open("wb") as file:
-            np.savez(file, features=half if np.isfinite(half).all() else rows, fps=fps, duration=duration)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part, part.open("wb") as file:
+        np.savez(file, features=half if np.isfinite(half).all() else rows, fps=fps, duration=duration)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

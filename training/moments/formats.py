@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onlooker.operators.errors import OnlookerError
 
+from . import FORMAT_NAMES
 from .annotations import Annotations
 from .captions import read_activitynet_captions, read_charades, read_qvhighlights, read_tacos
 from .classes import read_activitynet, read_coin
@@ -35,14 +36,15 @@ def _whole(read: Callable[[str | Path], Annotations]) -> Reader:
     return lambda path, _: read(path)
 
 
-FORMATS = {
-    "qvhighlights": Format(_whole(read_qvhighlights), "highlight_detection"),
-    "charades": Format(_whole(read_charades), "moment_retrieval"),
-    "activitynet": Format(_whole(read_activitynet_captions), "moment_retrieval"),
-    "tacos": Format(_whole(read_tacos), "moment_retrieval"),
-    "coin": Format(read_coin, "action_segmentation", ("training", "testing")),
-    "activitynet1.3": Format(read_activitynet, "temporal_localization", ("training", "validation", "testing")),
-}
+_FORMATS = (
+    Format(_whole(read_qvhighlights), "highlight_detection"),
+    Format(_whole(read_charades), "moment_retrieval"),
+    Format(_whole(read_activitynet_captions), "moment_retrieval"),
+    Format(_whole(read_tacos), "moment_retrieval"),
+    Format(read_coin, "action_segmentation", ("training", "testing")),
+    Format(read_activitynet, "temporal_localization", ("training", "validation", "testing")),
+)
+FORMATS = dict(zip(FORMAT_NAMES, _FORMATS, strict=True))
 
 
 def read_moments(path: str | Path, format_name: str, subset: str | None = None) -> Annotations:

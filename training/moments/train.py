@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from onlooker.operators.errors import OnlookerError
 from onlooker.operators.localize.unloc.config import FusionConfig, HeadConfig, Task, UnlocConfig
 from onlooker.operators.localize.unloc.load import save_localizer
 from onlooker.operators.localize.unloc.model import Unloc
+from onlooker.training.files import whole_file
 from onlooker.training.localize_loss import LocalizeLoss
 from onlooker.training.localize_trainer import LocalizeRecipe, LocalizeTrainer
 from onlooker.training.schedules import LearningRate
@@ -164,7 +164,8 @@ def train_moments(
         if report is not None:
             report(step, loss)
         if step % save_every == 0 or step == recipe.steps:
-            _save({"run": run, "trainer": trainer.state()}, out / CHECKPOINT)
+            with whole_file(out / CHECKPOINT) as part:
+                torch.save({"run": run, "trainer": trainer.state()}, part)
 
     average = trainer.run(windows, told)
     save_localizer(out, average, tower=tower, extra=_settings(windows))
@@ -220,16 +221,6 @@ def _resume(trainer: LocalizeTrainer, path: Path, run: dict[str, Any]) -> None:
             f"its {path.name} to begin anew."
         )
     trainer.restore(state)
-
-
-def _save(content: dict[str, Any], path: Path) -> None:
-    """Write a file that under its name is whole or not there."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        torch.save(content, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any], where: str = "") -> str:
