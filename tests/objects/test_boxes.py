@@ -43,7 +43,7 @@ def test_iou_of_known_pairs() -> None:
 def test_the_first_of_equal_matches() -> None:
     box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
     match = best_match(torch.cat([box + 10, box, box]), box)
-    assert (match.index.item(), match.iou.item()) == (1, 1.0)
+    assert (match.which.item(), match.iou.item()) == (1, 1.0)
 
 
 def test_clipped_boxes_lie_in_the_picture() -> None:

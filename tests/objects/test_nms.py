@@ -49,11 +49,11 @@ def test_nothing_in_nothing_out() -> None:
 def test_free_places_hold_the_last_box() -> None:
     boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.1], [1.0, 1.0, 9.0, 9.0]])
     kept = padded_nms(boxes, 4, 0.9)
-    assert kept.index.tolist() == [0, 2, 2, 2]
+    assert kept.which.tolist() == [0, 2, 2, 2]
     assert kept.valid.tolist() == [True, True, False, False]
 
 
 def test_classes_do_not_see_each_other() -> None:
     boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0]]).repeat(4, 1)
-    assert padded_nms(boxes, 4, 0.5, torch.tensor([0, 1, 1, 0])).index.tolist() == [0, 1, 3, 3]
+    assert padded_nms(boxes, 4, 0.5, torch.tensor([0, 1, 1, 0])).which.tolist() == [0, 1, 3, 3]
     assert padded_nms(boxes, 4, 0.5).valid.sum() == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from onlooker.operators.objects.densevoc.centernet import ProposalMaps
+from onlooker.operators.objects.densevoc.config import BackboneConfig, RoiConfig
+from onlooker.operators.objects.densevoc.roi_align import roi_align
+from onlooker.operators.objects.densevoc.roi_heads import Pooling, RoiHeads
 
 from .goldens import ROOT
 
@@ -78,3 +84,56 @@ def assert_near(actual: Tensor, expected: Any, tolerance: float = 1e-5) -> None:
     """Equal shapes; values within `tolerance`, absolute for small ones and relative for large ones; NaN where NaN."""
     assert tuple(actual.shape) == tuple(expected.shape)
     torch.testing.assert_close(actual.detach(), tensor(expected), atol=tolerance, rtol=tolerance, equal_nan=True)
+
+
+def proposal_maps(arrays: Mapping[str, Any]) -> ProposalMaps:
+    """The stored maps of all strides."""
+    strides = arrays["strides"].tolist()
+    heatmaps = [channels_first(arrays[f"heatmap_stride{stride}"]) for stride in strides]
+    return ProposalMaps(heatmaps, [channels_first(arrays[f"box_reg_stride{stride}"]) for stride in strides])
+
+
+def head_config(arrays: Mapping[str, Any], channels: int, *, stem: str = "p:", **more: Any) -> RoiConfig:
+    """Of box heads with these parameters."""
+    kernels = [arrays[f"{stem}fc{number}/kernel"] for number in range(1, 9) if f"{stem}fc{number}/kernel" in arrays]
+    return RoiConfig(
+        num_classes=arrays[f"{stem}cls_score/bias"].shape[0] - 1,
+        widths=tuple(kernel.shape[1] for kernel in kernels),
+        resolution=math.isqrt(kernels[0].shape[0] // channels),
+        **more,
+    )
+
+
+def roi_heads(own: Mapping[str, Any], shared: Mapping[str, Any], stages: int) -> tuple[RoiHeads, Pooling]:
+    """Box heads with their weights, and what pools for them from the stored maps, `feature_level<log2 of stride>`."""
+    numbers = sorted(int(name) for name in below(shared, "feature_level"))
+    levels = [channels_first(shared[f"feature_level{number}"]) for number in numbers]
+    config = head_config(
+        own,
+        levels[0].shape[1],
+        stem="p:box_head.0/",
+        match_thresholds=(0.6, 0.7, 0.8)[:stages],
+        detections=own["detection_boxes"].shape[1],
+    )
+    heads = RoiHeads(config, levels[0].shape[1])
+    load(heads, own)
+    return heads, lambda boxes, size: roi_align(levels, boxes, [2**number for number in numbers], size)
+
+
+def backbone_config(arrays: Mapping[str, Any]) -> BackboneConfig:
+    """Of the stored backbone: two heads, every other block with windows, learnt for 32 pixels (the files' README)."""
+    depth = len([name for name in arrays if name.startswith("p:net/blocks.") and name.endswith("/norm1/scale")])
+    width, inner = arrays["p:net/blocks.0/mlp/fc1/kernel"].shape
+    patch, window = int(arrays["patch_size"]), int(arrays["window_size"])
+    sides = [(len(arrays[f"p:net/blocks.{block}/attn/rel_pos_h"]) + 1) // 2 for block in range(depth)]
+    return BackboneConfig(
+        image_size=max(sides) * patch,
+        patch_size=patch,
+        width=width,
+        num_layers=depth,
+        num_heads=2,
+        mlp_ratio=inner / width,
+        window_size=window,
+        window_blocks=tuple(block for block, side in enumerate(sides) if block % 2 == 0 and side == window),
+        pretrain_size=math.isqrt(arrays["p:net/pos_embed"].shape[1] - 1) * patch,
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from onlooker.operators.objects.densevoc.boxes import (
     best_match,
@@ -15,20 +16,38 @@ from onlooker.operators.objects.densevoc.boxes import (
     encode_boxes,
     pairwise_iou,
 )
+from onlooker.operators.objects.densevoc.centernet import CenterNetHead, find_peaks, keep_proposals
+from onlooker.operators.objects.densevoc.config import ProposalConfig
 from onlooker.operators.objects.densevoc.nms import padded_nms
+from onlooker.operators.objects.densevoc.pyramid import SimplePyramid
 from onlooker.operators.objects.densevoc.roi_align import box_levels, roi_align
+from onlooker.operators.objects.densevoc.roi_heads import BOX_WEIGHTS, BoxHead, select_detections
 from onlooker.training.objects.detection_loss import giou_loss
 from onlooker.training.objects.targets import label_overlaps
 
-from .dense_voc_detector import assert_near, below, channels_first, parametrize_files, read, tensor
+from .dense_voc_detector import (
+    assert_near,
+    backbone_config,
+    below,
+    by_number,
+    channels_first,
+    head_config,
+    load,
+    parametrize_files,
+    proposal_maps,
+    read,
+    roi_heads,
+    tensor,
+)
 
+KINDS = {"c_boxes", "c_nms", "c_roi_align", "c_centernet", "d_detector_tiny"}
 SWAPPED = [1, 0, 3, 2]
 """Turns y, x boxes into x, y ones and back."""
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
     """An argument is a kind of files: the test gets each of them."""
-    for kind in metafunc.fixturenames:
+    for kind in KINDS.intersection(metafunc.fixturenames):
         parametrize_files(metafunc, kind)
 
 
@@ -50,7 +69,7 @@ def test_assignment(c_boxes: Path | None) -> None:
     arrays = read(c_boxes)
     match = best_match(tensor(arrays["iou_with_degenerate_in"]), tensor(arrays["anchors"]))
     for name, thresholds, labels in (("assign1", (0.6,), (0, 1)), ("assign2", (0.3, 0.7), (0, -1, 1))):
-        assert match.index.tolist() == arrays[f"{name}_match"].tolist()
+        assert match.which.tolist() == arrays[f"{name}_match"].tolist()
         assert label_overlaps(match.iou, thresholds, labels).tolist() == arrays[f"{name}_label"].tolist()
 
 
@@ -63,13 +82,13 @@ def test_suppression(c_nms: Path | None) -> None:
         boxes, scores, classes = given["boxes"], given["scores"], given["classes"]
         rule = int(given["output_size"]), float(given["iou_threshold"])
         kept = padded_nms(boxes, *rule, classes)
-        np.testing.assert_array_equal(boxes[kept.index], given["batched_boxes"])
-        np.testing.assert_array_equal(scores[kept.index] * kept.valid, given["batched_scores"])
-        np.testing.assert_array_equal(classes[kept.index], given["batched_classes"])
+        np.testing.assert_array_equal(boxes[kept.which], given["batched_boxes"])
+        np.testing.assert_array_equal(scores[kept.which] * kept.valid, given["batched_scores"])
+        np.testing.assert_array_equal(classes[kept.which], given["batched_classes"])
         kept = padded_nms(boxes, *rule)
-        np.testing.assert_array_equal(boxes[kept.index] * kept.valid[:, None], given["padded_boxes"])
-        np.testing.assert_array_equal(scores[kept.index] * kept.valid, given["padded_scores"])
-        np.testing.assert_array_equal(kept.index[kept.valid], given["padded_idx"][kept.valid])
+        np.testing.assert_array_equal(boxes[kept.which] * kept.valid[:, None], given["padded_boxes"])
+        np.testing.assert_array_equal(scores[kept.which] * kept.valid, given["padded_scores"])
+        np.testing.assert_array_equal(kept.which[kept.valid], given["padded_idx"][kept.valid])
 
 
 def test_roi_align_of_one_map(c_roi_align: Path | None) -> None:
@@ -95,3 +114,92 @@ def test_roi_align_of_a_pyramid(c_roi_align: Path | None) -> None:
     for name, expected in below(arrays, "ml_out").items():
         pooled = roi_align(maps, boxes, strides, int(name))
         assert_near(pooled.view(expected.shape), expected)
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_box_heads(d_detector_tiny: Path | None, stages: int) -> None:
+    """Detections and raw outputs of regions, by one head and by a cascade."""
+    arrays = read(d_detector_tiny)
+    own, shared = below(arrays, f"roi_heads{stages}/"), below(arrays, "roi_heads/")
+    heads, pool = roi_heads(own, shared, stages)
+    size = shared["image_hw"][0].astype(int).tolist()
+    outputs = heads(pool, tensor(shared["proposals"]), size)
+    assert_near(outputs[-1].logits, own["raw_class_outputs"])
+    assert_near(outputs[-1].deltas, own["raw_box_outputs"])
+    found = heads.detect(outputs, size, tensor(shared["proposal_scores"]))
+    assert_near(found.boxes, own["detection_boxes"])
+    assert_near(found.scores, own["detection_scores"])
+    np.testing.assert_array_equal(found.classes + 1, own["detection_classes"])
+    np.testing.assert_array_equal((found.scores > 0).sum(1), own["num_detections"])
+
+
+def test_box_head(d_detector_tiny: Path | None) -> None:
+    arrays = below(read(d_detector_tiny), "box_head/")
+    regions = tensor(arrays["in"]).flatten(2, 3)
+    head = BoxHead(head_config(arrays, regions.shape[-1]), regions.shape[-1])
+    load(head, arrays)
+    logits, deltas = head(regions)
+    assert_near(logits, arrays["class_logits"])
+    assert_near(deltas, arrays["box_deltas"])
+
+
+def test_proposal_head(d_detector_tiny: Path | None) -> None:
+    arrays = below(read(d_detector_tiny), "centernet_head/")
+    levels = [channels_first(level) for level in by_number(arrays, "in")]
+    layers = len([name for name in arrays if re.match(r"p:bbox_tower/\d+/kernel", name)])
+    width = arrays["p:agn_hm/kernel"].shape[2]
+    head = CenterNetHead(ProposalConfig(width=width, num_layers=layers), levels[0].shape[1], len(levels))
+    load(head, arrays)
+    maps = head(levels)
+    for number in range(len(levels)):
+        assert_near(maps.heatmaps[number].movedim(1, -1), arrays[f"heatmap{number}"])
+        assert_near(maps.reaches[number].movedim(1, -1), arrays[f"box_reg{number}"])
+
+
+def test_proposals(c_centernet: Path | None) -> None:
+    """Peaks, and what suppression leaves of the longest list of them."""
+    arrays = read(c_centernet)
+    strides = arrays["strides"].tolist()
+    maps = proposal_maps(arrays)
+    limits = sorted(int(name[5:].split("_")[0]) for name in arrays if re.fullmatch(r"peaks\d+_boxes", name))
+    assert limits
+    for limit in limits:
+        peaks = find_peaks(maps, strides, limit)
+        assert_near(peaks.boxes, arrays[f"peaks{limit}_boxes"])
+        assert_near(peaks.scores, arrays[f"peaks{limit}_scores"])
+        assert not arrays[f"peaks{limit}_classes"].any()
+    expected = arrays["proposals_boxes"]
+    kept = keep_proposals(find_peaks(maps, strides, limits[-1]), expected.shape[1], 0.9)
+    assert_near(kept.boxes, expected)
+    assert_near(kept.scores, arrays["proposals_scores"])
+
+
+def test_backbone(d_detector_tiny: Path | None) -> None:
+    arrays = below(read(d_detector_tiny), "backbone/")
+    backbone = SimplePyramid(backbone_config(arrays), arrays["level0"].shape[-1]).eval()
+    load(backbone, arrays)
+    images = channels_first(arrays["images"])
+    assert_near(backbone.net(images).movedim(1, -1), arrays["vit_out"], 1e-4)
+    levels = backbone(images)
+    assert len(levels) == len(by_number(arrays, "level"))
+    for number, level in enumerate(levels):
+        assert_near(level.movedim(1, -1), arrays[f"level{number}"], 1e-4)
+
+
+def test_final_detections(c_nms: Path | None) -> None:
+    """Decoding, clipping, thresholds, suppression and filling, from stored scores."""
+    arrays = read(c_nms)
+    anchors, deltas = (tensor(arrays[f"final/{name}_yxyx"])[..., SWAPPED] for name in ("anchors", "deltas"))
+    thresholds = sorted({match[1] for name in arrays if (match := re.match(r"final_thr([\d.]+)/", name))})
+    assert thresholds
+    for threshold in thresholds:
+        expected = below(arrays, f"final_thr{threshold}/")
+        limit = expected["detection_boxes"].shape[1]
+        for image, (height, width) in enumerate(arrays["final/image_hw"]):
+            boxes = clip_boxes(decode_boxes(deltas[image], anchors[image], BOX_WEIGHTS[0]), width, height)
+            scores = tensor(arrays["final/class_scores"])[image, :, 1:]
+            found = select_detections(boxes[None], scores[None], float(threshold), 0.5, limit)
+            assert_near(found.boxes[0][:, SWAPPED], expected["detection_boxes"][image], 1e-4)
+            assert_near(found.scores[0], expected["detection_scores"][image])
+            np.testing.assert_array_equal(found.classes[0] + 1, expected["detection_classes"][image])
+            assert (found.scores[0] > 0).sum() == expected["num_detections"][image]

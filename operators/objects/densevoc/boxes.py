@@ -37,18 +37,18 @@ class Match(NamedTuple):
     """What each of M boxes overlaps most.
 
     Attributes:
-        index: (..., M) int64, the first of the best.
+        which: (..., M) int64, the first of the best.
         iou: (..., M), how much.
     """
 
-    index: Tensor
+    which: Tensor
     iou: Tensor
 
 
 def best_match(truth: Tensor, boxes: Tensor) -> Match:
     """For every one of `boxes` (..., M, 4) the box of `truth` (..., N, 4) that it overlaps most; N at least 1."""
-    iou, index = pairwise_iou(truth, boxes).max(-2)
-    return Match(index, iou)
+    iou, which = pairwise_iou(truth, boxes).max(-2)
+    return Match(which, iou)
 
 
 def _centers(boxes: Tensor) -> tuple[Tensor, Tensor]:

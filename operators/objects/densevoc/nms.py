@@ -24,11 +24,11 @@ class Kept(NamedTuple):
     """Boxes that are left, in fixed shapes.
 
     Attributes:
-        index: (K,) int64, those that are left in their order, then the last of all boxes for every free place.
+        which: (K,) int64, those that are left in their order, then the last of all boxes for every free place.
         valid: (K,) bool, False on free places.
     """
 
-    index: Tensor
+    which: Tensor
     valid: Tensor
 
 
