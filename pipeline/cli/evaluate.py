@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from onlooker.pipeline.cli import evaluate_moments
+from onlooker.pipeline.cli import evaluate_moments, evaluate_objects
 
 if TYPE_CHECKING:
     from onlooker.operators.caption.metrics.activitynet import Joined
@@ -58,6 +58,7 @@ def add_parser(commands: Any) -> None:
     dense.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     dense.set_defaults(func=_dense_captions)
     evaluate_moments.add_task(tasks)
+    evaluate_objects.add_task(tasks)
 
 
 def _dense_captions(args: argparse.Namespace) -> int:
