@@ -1,8 +1,9 @@
 """The model behind ``tiny``: pretrained encoders in open_clip's layout, and the folder it is shipped in.
 
 The folder is what open_clip calls a local folder (``open_clip_config.json`` and ``open_clip_model.safetensors``),
-with the text encoder's ``config.json`` and WordPiece vocabulary beside them. Two cuts keep it small: word pieces
-outside ASCII (the tokenizer reads unaccented lower case) and unused slots go, and positions end at the context.
+with the text encoder's ``config.json`` and WordPiece vocabulary beside them. Three cuts keep it small: word pieces
+outside ASCII (the tokenizer reads unaccented lower case) and unused slots go, positions end at the context, and word
+vectors are kept in eight bits.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from onlooker.operators.model_folder import save_weights
+from onlooker.operators.tower.loading import WEIGHTS_FILE
+from onlooker.operators.tower.quantized import quantized_rows
 from onlooker.operators.tower.text import TextReader
 from onlooker.training.features import TRUNK, imagenet_trunk
 from onlooker.training.flickr import read_split
@@ -76,12 +79,15 @@ class TinyModel:
         self.model.logit_scale.copy_(scale.detach().log())
 
     def save(self) -> None:
-        """Write the weights: matrices as float16, vectors and statistics as float32."""
-        state = {}
+        """Write the weights: word vectors in eight bits, matrices as float16, vectors and statistics as float32."""
+        state: dict[str, Tensor] = {}
         for name, value in self.model.state_dict().items():
             wide = value.ndim < 2 or not value.is_floating_point()
-            state[name] = value if wide else value.to(torch.float16)
-        save_weights(state, self.folder / "open_clip_model.safetensors")
+            if name.endswith("word_embeddings.weight"):
+                state |= quantized_rows(name, value)
+            else:
+                state[name] = value if wide else value.to(torch.float16)
+        save_weights(state, self.folder / WEIGHTS_FILE)
 
 
 def minilm_folder() -> Path:

@@ -31,6 +31,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from onlooker.operators.tower.calibration import Calibration
+from onlooker.operators.tower.loading import WEIGHTS_FILE
 from onlooker.training.evaluate import Retrieval, figures
 from onlooker.training.features import GRID_TOKENS, WIDTH, cache_trunk, imagenet_trunk
 from onlooker.training.tiny import EMBED_DIM, TinyModel
@@ -92,7 +93,7 @@ class Heads(nn.Module):
     @classmethod
     def of_tower(cls, folder: Path, dropout: float) -> Heads:
         """Return the heads that :func:`train_tower` wrote to a folder; only the temperature of pairs was kept."""
-        state = load_file(folder / "open_clip_model.safetensors")
+        state = load_file(folder / WEIGHTS_FILE)
         heads = cls(dropout)
         names = {
             "visual.head.mlp.fc1.weight": heads.hidden.weight,

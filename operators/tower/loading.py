@@ -14,17 +14,21 @@ from typing import Any, Literal
 
 import open_clip
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from onlooker.operators.tower.calibration import Calibration
 from onlooker.operators.tower.errors import TowerError, UnknownModelError
 from onlooker.operators.tower.git import GIT_PREFIX, load_git_tower
+from onlooker.operators.tower.quantized import dequantized, is_quantized
 from onlooker.operators.tower.text import TextReader
 from onlooker.operators.tower.tower import Tower
 from onlooker.operators.tower.trunk import TRUNK_PREFIX, load_trunk_tower
 from onlooker.operators.tower.vision import vision_reader
 
 EMBEDDED = {"tiny": Path(__file__).parent / "weights" / "tiny"}
+WEIGHTS_FILE = "open_clip_model.safetensors"
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
 Parts = Literal["both", "image", "text"]
 
@@ -177,15 +181,31 @@ def _folder(folder: Path) -> _Source:
 
 def _create(full: str, source: _Source) -> Any:
     try:
+        small = _quantized_file(source)
         model = open_clip.create_model(
-            source.model, pretrained=source.pretrained, require_pretrained=True, **source.overrides
+            source.model,
+            pretrained=source.pretrained,
+            load_weights=small is None,
+            require_pretrained=small is None,
+            **source.overrides,
         )
-        if source.checkpoint is not None:
+        if small is not None:
+            model.load_state_dict(dequantized(load_file(small)))  # copies into float32
+        elif source.checkpoint is not None:
             open_clip.load_checkpoint(model, str(source.checkpoint))
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, SafetensorError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:3]) or type(error).__name__
         raise TowerError(f"tower {full!r} could not be loaded: {reason}") from error
     return model.eval().requires_grad_(False)
+
+
+def _quantized_file(source: _Source) -> Path | None:
+    """The weights of a folder that keeps its word vectors in eight bits, which open_clip itself could not read."""
+    path = source.checkpoint or (source.folder and source.folder / WEIGHTS_FILE)
+    if path is None or path.suffix != ".safetensors" or not path.is_file():
+        return None
+    with safe_open(path, "pt") as weights:
+        return path if is_quantized(weights.keys()) else None
 
 
 def _tokenizer(full: str, source: _Source, model: Any) -> Any:
