@@ -17,8 +17,10 @@ from ..sinks.base import Sink
 
 __all__ = ["make_clips", "make_sinks"]
 
-_OF_ONE_STREAM = ("vtt", "srt", "activitynet", "report", "video")
+_OF_ONE_STREAM = ("vtt", "srt", "activitynet", "mot", "report", "video")
 """Options of outputs that tell of one stream; with this in their names, they tell of several, each in a file."""
+_OF_FILES = ("activitynet", "mot")
+"""Those that cannot tell of live sources."""
 _STREAM = "{stream}"
 
 
@@ -73,8 +75,8 @@ def _per_stream(option: str, path: str | None, specs: Sequence[SourceSpec], grap
     """
     if not path:
         return {}
-    if option == "activitynet" and graph.live:
-        raise UsageError("--activitynet tells of a file from its start to its end; for a live source write --events.")
+    if option in _OF_FILES and graph.live:
+        raise UsageError(f"--{option} tells of a file from its start to its end; for a live source write --events.")
     if len(specs) > 1 and _STREAM not in path:
         stem, suffix = os.path.splitext(path)
         raise UsageError(
@@ -111,6 +113,12 @@ def _activitynet(path: str, graph: Graph) -> Sink:
     return ActivityNetSink(path)
 
 
+def _mot(path: str, graph: Graph) -> Sink:
+    from ..sinks.mot import MotSink
+
+    return MotSink(path, video_stream=_setting(graph, "decode", "video_stream", None))
+
+
 def _report(path: str, graph: Graph) -> Sink:
     from ..sinks.report import ReportSink
 
@@ -120,21 +128,31 @@ def _report(path: str, graph: Graph) -> Sink:
 def _video(path: str, graph: Graph) -> Sink:
     if Path(path).suffix.lower() != ".mp4":
         raise UsageError(f"--video writes MP4; {path!r} should end in .mp4.")
-    # A caption is known one interval after its span began; the video waits for it and a little more.
-    delay = max(12.0, 2.0 * float(_setting(graph, "git_captioner", "interval", 0.0)))
+    fps = float(_setting(graph, "live" if graph.live else "decode", "fps", 2.0) or 25.0)  # null: every frame
+    delay = _video_delay(graph, fps)
     if graph.live:
         from ..sinks.live_video import LiveVideoSink
 
         return LiveVideoSink(path, delay=delay, rate=_setting(graph, "live", "fps", None))
     from ..sinks.video import VideoSink
 
-    return VideoSink(path, delay=delay, video_stream=_setting(graph, "decode", "video_stream", None))
+    return VideoSink(path, delay=delay, period=1 / fps, video_stream=_setting(graph, "decode", "video_stream", None))
+
+
+def _video_delay(graph: Graph, fps: float) -> float:
+    """Seconds that a video has to wait until all that stands on its frames has been told, and a little more."""
+    caption = 2.0 * float(_setting(graph, "git_captioner", "interval", 0.0))  # one interval after its span began
+    # A detection may be told as late as with the next one of the same object, which may be a whole window later.
+    window = _setting(graph, "object_tracker", "window", 0) + _setting(graph, "object_tracker", "delay", 0)
+    track = 1.25 * window / fps + 2.0 * float(_setting(graph, "object_tracker", "update_every", 0.0))
+    return max(12.0, caption, track)
 
 
 _MAKERS: dict[str, Callable[[str, Graph], Sink]] = {
     "vtt": _vtt,
     "srt": _srt,
     "activitynet": _activitynet,
+    "mot": _mot,
     "report": _report,
     "video": _video,
 }

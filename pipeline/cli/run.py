@@ -91,11 +91,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     outputs.add_argument("--vtt", metavar="F.vtt", help="captions and query events as WebVTT")
     outputs.add_argument("--srt", metavar="F.srt", help="the same as SubRip")
     outputs.add_argument("--activitynet", metavar="F.json", help="captions as JSON for `onlooker eval dense-captions`")
+    outputs.add_argument("--mot", metavar="F.txt", help="tracks as rows of MOTChallenge, in pixels of the file")
     outputs.add_argument("--report", metavar="F.html", help="one self-contained page: timeline, key frames, curves")
     outputs.add_argument(
         "--video",
         metavar="F.mp4",
-        help="the video, or what was sampled of a camera, with captions and queries drawn in",
+        help="the video, or what was sampled of a camera, with captions, queries and objects drawn in",
     )
     outputs.add_argument("--clips", metavar="DIR", help="a video and a picture of each event; --events names them")
     outputs.add_argument(

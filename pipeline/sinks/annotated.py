@@ -9,7 +9,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +24,9 @@ from onlooker.operators.decode.pixels import Orientation
 from onlooker.operators.events import CaptionData, Event, QueryData
 
 from ..errors import OutputError
+from .boxes import BoxPainter
 from .overlay import Label, Overlay, OverlayPainter
+from .paths import TrackPaths
 
 __all__ = ["AnnotatedWriter", "LabelTrack", "check_encoder", "errors_of_libav"]
 
@@ -67,15 +69,17 @@ class _Span:
 
 
 class LabelTrack:
-    """The captions and query events that may still have to be drawn."""
+    """The captions, query events and tracks that may still have to be drawn."""
 
-    def __init__(self) -> None:
-        """Begin without any."""
+    def __init__(self, period: float = 0.5) -> None:
+        """Begin without any; ``period`` is the time from one sampled frame to the next, seconds."""
         self._spans: dict[str, _Span] = {}
         self._colours: dict[str, int] = {}
+        self._paths = TrackPaths(period)
 
     def add(self, event: Event, zero: float = 0.0) -> None:
         """Note what an event says; ``zero`` seconds are added to its times."""
+        self._paths.add(event, zero)
         data = event.data
         if not isinstance(data, CaptionData | QueryData):
             return
@@ -87,17 +91,20 @@ class LabelTrack:
         self._spans[data.event_id] = _Span(zero + data.t_start, t_end, text, is_query)
 
     def at(self, t: float) -> Label:
-        """What stands on the frame at ``t``: the caption that began last, and all active queries."""
+        """What stands on the frame at ``t``: the caption that began last, all active queries, the objects seen."""
+        objects = self._paths.at(t)
         if not self._spans:
-            return Label()
+            return Label(objects=objects)
         active = [span for span in self._spans.values() if span.t_start <= t < span.t_end]
         caption = max((s for s in active if not s.is_query), key=lambda s: s.t_start, default=None)
         queries = sorted({s.text for s in active if s.is_query}, key=self._colours.__getitem__)
-        return Label(caption.text if caption else "", tuple((query, self._colours[query]) for query in queries))
+        chips = tuple((query, self._colours[query]) for query in queries)
+        return Label(caption.text if caption else "", chips, objects)
 
     def forget(self, t: float) -> None:
         """Drop what ended at or before ``t``."""
         self._spans = {key: span for key, span in self._spans.items() if span.t_end > t}
+        self._paths.forget(t)
 
 
 class AnnotatedWriter:
@@ -147,7 +154,7 @@ class AnnotatedWriter:
         aspect = 1 / self._pixel_aspect if self._orientation.transpose else self._pixel_aspect
         width, height = _fit_size(width * float(aspect), height)
         self._stored_height, self._stored_width = self._orientation.shown_size(height, width)
-        self._painter = OverlayPainter(width, height)
+        self._painter, self._boxes = OverlayPainter(width, height), BoxPainter(width, height)
         rate = min(self._rate, Fraction(240)).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
@@ -171,7 +178,9 @@ class AnnotatedWriter:
         planes = _planes(out)
         for target, stored in zip(planes, _planes(scaled), strict=True):
             target[...] = self._orientation.apply(stored[..., None])[..., 0]
-        self._overlay(label).apply(planes)
+        overlay = self._overlay(replace(label, objects=()))
+        self._boxes.paint(planes, label.objects, overlay.areas)
+        overlay.apply(planes)
         out.colorspace, out.color_range = scaled.colorspace, scaled.color_range
         return out
 

@@ -51,16 +51,16 @@ class LiveVideoSink(StreamFileSink):
         Args:
             path: the MP4 file.
             delay: seconds of media time to stay behind the run; at least the longest time from the beginning of a
-                caption or query event to its first telling, i.e. the caption interval.
+                caption, a query event or a track to its first telling, i.e. the caption interval.
             rate: frames per second to be expected, None if unknown; sets how many frames go from key frame to key
-                frame, nothing else.
+                frame, and how long an object that was missed in a frame is still drawn.
             preset: x264's trade of speed for size.
         """
         super().__init__(path)
         self._delay = delay
         self._rate = Fraction(rate or 25.0).limit_denominator(1001)
         self._preset = preset
-        self._labels = LabelTrack()
+        self._labels = LabelTrack(1 / rate if rate else 0.5)
         self._waiting: deque[tuple[float, RGB]] = deque()
         self._held = 0
         self._seen_until = 0.0

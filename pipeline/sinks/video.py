@@ -37,14 +37,21 @@ class VideoSink(StreamFileSink):
     """
 
     def __init__(
-        self, path: str | Path, *, delay: float = 12.0, video_stream: int | None = None, preset: str = "ultrafast"
+        self,
+        path: str | Path,
+        *,
+        delay: float = 12.0,
+        period: float = 0.5,
+        video_stream: int | None = None,
+        preset: str = "ultrafast",
     ) -> None:
         """Remember where to write.
 
         Args:
             path: the MP4 file.
             delay: seconds of media time to stay behind the run; at least the longest time from the beginning of a
-                caption or query event to its first telling, i.e. the caption interval.
+                caption, a query event or a track to its first telling, i.e. the caption interval.
+            period: seconds of media time from one sampled frame to the next, for objects between them.
             video_stream: number among the file's video streams, as the source was told; None for libav's best choice.
             preset: x264's trade of speed for size.
         """
@@ -52,7 +59,7 @@ class VideoSink(StreamFileSink):
         self._delay = delay
         self._video_stream = video_stream
         self._preset = preset
-        self._labels = LabelTrack()
+        self._labels = LabelTrack(period)
         self._known = -math.inf
         self._frames: _SourceFrames | None = None
         self._writer: AnnotatedWriter | None = None
