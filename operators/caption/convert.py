@@ -97,9 +97,7 @@ def _leaf(module: nn.Module, leaf: str, parameter: Tensor) -> tuple[str, tuple[i
     return leaf, tuple(range(parameter.ndim))
 
 
-def load_reference(
-    model: nn.Module, tree: Tree, *, grow_vocabulary: bool = False, renames: Renames = RENAMES
-) -> None:
+def load_reference(model: nn.Module, tree: Tree, *, grow_vocabulary: bool = False, renames: Renames = RENAMES) -> None:
     """Put the arrays of a tree into a model.
 
     Args:

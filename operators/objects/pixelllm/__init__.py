@@ -1,0 +1,1 @@
+"""PixelLLM: language that takes places in a picture and gives them."""
