@@ -50,17 +50,17 @@ def write_captions(
 
     Args:
         decoder: in eval mode.
-        features: (..., S, C) visual tokens of each text.
+        features: (..., S, C) visual tokens of each text, with one leading axis at least.
         mask: (..., S) bool, False for tokens that only fill up; None = all are real. A text without any is decoded
             from the language model alone.
         max_length: L, as `MAX_LENGTH`.
     """
     shape = features.shape[:-2]
-    flat = features.reshape(-1, *features.shape[-2:])
+    flat = features.flatten(0, -3)
     if not len(flat):
         empty = begin_tokens(decoder, 0, max_length).reshape(*shape, max_length)
         return Captions(empty, features.new_zeros(shape))
-    context = decoder.encode_context(flat, None if mask is None else mask.reshape(len(flat), -1))
+    context = decoder.encode_context(flat, None if mask is None else mask.flatten(0, -2))
     start = begin_tokens(decoder, len(flat), max_length)
     tokens, logprobs = greedy_search(TextState(decoder, context, max_length), start, decoder.config.end_token)
     return Captions(tokens.reshape(*shape, max_length), logprobs.reshape(shape))

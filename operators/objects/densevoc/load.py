@@ -1,0 +1,149 @@
+"""Models of objects as folders: `config.json`, `model.safetensors`, and `vocab.txt` where they write captions."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from onlooker.operators.errors import OnlookerError
+from onlooker.operators.model_folder import Shelf, save_weights
+
+from .model import DenseVoc, DenseVocConfig
+
+__all__ = [
+    "ARCHITECTURE",
+    "ObjectModel",
+    "ObjectModelError",
+    "load_object_model",
+    "object_model_names",
+    "read_object_model",
+    "save_object_model",
+]
+
+ARCHITECTURE = "densevoc"
+_VOCABULARY = "vocab.txt"
+
+_loaded: dict[tuple[str, str], ObjectModel] = {}
+_lock = threading.Lock()
+
+
+class ObjectModelError(OnlookerError):
+    """A model of objects cannot be loaded; the message names the value and what to do."""
+
+
+_SHELF = Shelf(Path(__file__).parents[1] / "weights", "object model", ObjectModelError)
+
+
+@dataclass(frozen=True)
+class ObjectModel:
+    """What a folder holds.
+
+    Attributes:
+        model: in eval mode, float32; its parameters ask for no gradient.
+        tower: name of the tower whose maps it reads; empty if it has a backbone of its own.
+        settings: what its training found out, thresholds and the like, as plain values.
+        pieces: the words of its captions by their ids; empty if it writes none.
+    """
+
+    model: DenseVoc
+    tower: str
+    settings: Mapping[str, Any]
+    pieces: tuple[str, ...]
+
+
+def object_model_names() -> list[str]:
+    """Names of the models that come with the package."""
+    return _SHELF.names()
+
+
+def save_object_model(
+    folder: str | Path,
+    model: DenseVoc,
+    *,
+    tower: str = "",
+    settings: Mapping[str, Any] | None = None,
+    pieces: Sequence[str] = (),
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a folder that `load_object_model` reads.
+
+    Args:
+        folder: made if it does not exist.
+        model: the model.
+        tower: name of the tower whose maps it reads.
+        settings: values that go with the weights, plain ones.
+        pieces: the words of its captions by their ids.
+        dtype: of the stored weights.
+
+    Raises:
+        ValueError: there are words, but no captioner with a row for each.
+    """
+    _check_words(model, pieces)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {
+        "architecture": ARCHITECTURE,
+        "tower": tower,
+        "model": model.config.to_dict(),
+        "settings": dict(settings or {}),
+    }
+    state = {name: weights.detach().cpu().to(dtype) for name, weights in model.named_parameters()}
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    save_weights(state, folder / "model.safetensors")
+    if pieces:
+        (folder / _VOCABULARY).write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    else:
+        (folder / _VOCABULARY).unlink(missing_ok=True)
+
+
+def load_object_model(name_or_folder: str | Path, device: str = "cpu") -> ObjectModel:
+    """The model of a name that comes with the package, or in a folder that `save_object_model` wrote.
+
+    Callers of one process share one instance per place and device, so a folder that changes is read once.
+
+    Raises:
+        ObjectModelError: no such name or folder, or its files do not make a model.
+    """
+    folder = _SHELF.folder(name_or_folder)
+    key = (str(folder.resolve()), device)
+    with _lock:
+        if key not in _loaded:
+            _loaded[key] = read_object_model(folder, device)
+        return _loaded[key]
+
+
+def read_object_model(folder: Path, device: str = "cpu") -> ObjectModel:
+    """The model in a folder, read anew.
+
+    Raises:
+        ObjectModelError: its files do not make a model.
+    """
+    _SHELF.require_files(folder)
+    try:
+        values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if values["architecture"] != ARCHITECTURE:
+            raise ValueError(f"config.json says architecture {values['architecture']!r}, known is {ARCHITECTURE!r}")
+        model = DenseVoc(DenseVocConfig.from_dict(values["model"]))
+        model.load_state_dict(load_file(folder / "model.safetensors"))  # copies into float32
+        tower, settings, words = str(values["tower"]), dict(values["settings"]), folder / _VOCABULARY
+        pieces = tuple(words.read_text(encoding="utf-8").splitlines()) if words.is_file() else ()
+        _check_words(model, pieces)
+    except KeyError as error:
+        raise ObjectModelError(f"object model {folder.name!r} cannot be loaded: config.json lacks {error}") from error
+    except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError, json a ValueError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ObjectModelError(f"object model {folder.name!r} cannot be loaded: {reason}") from error
+    return ObjectModel(model.to(device).eval().requires_grad_(False), tower, settings, pieces)
+
+
+def _check_words(model: DenseVoc, pieces: Sequence[str]) -> None:
+    rows = 0 if model.config.captioner is None else model.config.captioner.vocab_size
+    if len(pieces) > rows:
+        raise ValueError(f"{len(pieces)} words, but the model has rows for {rows}")
