@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from onlooker.operators.objects.densevoc.boxes import (
     best_match,
@@ -16,14 +17,20 @@ from onlooker.operators.objects.densevoc.boxes import (
     encode_boxes,
     pairwise_iou,
 )
-from onlooker.operators.objects.densevoc.centernet import CenterNetHead, find_peaks, keep_proposals
+from onlooker.operators.objects.densevoc.centernet import CenterNetHead, cell_centers, find_peaks, keep_proposals
 from onlooker.operators.objects.densevoc.config import ProposalConfig
 from onlooker.operators.objects.densevoc.nms import padded_nms
 from onlooker.operators.objects.densevoc.pyramid import SimplePyramid
 from onlooker.operators.objects.densevoc.roi_align import box_levels, roi_align
-from onlooker.operators.objects.densevoc.roi_heads import BOX_WEIGHTS, BoxHead, select_detections
-from onlooker.training.objects.detection_loss import giou_loss
-from onlooker.training.objects.targets import label_overlaps
+from onlooker.operators.objects.densevoc.roi_heads import BOX_WEIGHTS, BoxHead, Stage, select_detections
+from onlooker.training.objects.detection_loss import (
+    DetectionLossOptions,
+    giou_loss,
+    proposal_loss,
+    region_loss,
+    region_targets,
+)
+from onlooker.training.objects.targets import cell_targets, label_overlaps, match_regions
 
 from .dense_voc_detector import (
     assert_near,
@@ -203,3 +210,54 @@ def test_final_detections(c_nms: Path | None) -> None:
             assert_near(found.scores[0], expected["detection_scores"][image])
             np.testing.assert_array_equal(found.classes[0] + 1, expected["detection_classes"][image])
             assert (found.scores[0] > 0).sum() == expected["num_detections"][image]
+
+
+def test_targets_of_cells(c_centernet: Path | None) -> None:
+    arrays = read(c_centernet)
+    strides = arrays["strides"].tolist()
+    shapes = proposal_maps(arrays).shapes()
+    assert_near(cell_centers(shapes, strides, torch.device("cpu")), arrays["grid"])
+    wanted = cell_targets(tensor(arrays["gt_boxes"]), shapes, strides, arrays["fpn_range"].tolist())
+    assert_near(wanted.heatmap[..., None], arrays["gt_heatmap"])
+    assert ((wanted.heatmap == 1).numpy() == (arrays["gt_heatmap"][..., 0] == 1)).all()
+    assert_near(wanted.reach, arrays["gt_reg"])
+
+
+def test_losses_of_proposals(c_centernet: Path | None) -> None:
+    arrays = read(c_centernet)
+    maps = proposal_maps(arrays)
+    strides, ranges = arrays["strides"].tolist(), arrays["fpn_range"].tolist()
+    options = DetectionLossOptions()
+    wanted = cell_targets(tensor(arrays["gt_boxes"]), maps.shapes(), strides, ranges)
+    parts = proposal_loss(*maps.flat(), wanted, options)
+    for name, part in zip(("pos_loss", "neg_loss", "reg_loss", "hm_norm", "reg_norm"), parts, strict=True):
+        assert_near(part, arrays[f"loss_{name}"])
+    total = options.heatmap_weight * (parts.positive + parts.negative) + options.reach_weight * parts.reach
+    assert_near(total, arrays["loss_total_loss"])
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_losses_of_regions(d_detector_tiny: Path | None, stages: int) -> None:
+    """From the stored regions and matches; and the matches and outputs themselves, which the weights must give."""
+    arrays = read(d_detector_tiny)
+    own, shared = below(arrays, f"roi_heads{stages}/"), below(arrays, "roi_heads/")
+    numbers = [number for number in range(stages) if f"train_stage{number}_proposals" in own]
+    assert numbers or stages > 1, "no stage was compared"
+    truth = tensor(shared["gt_boxes"])
+    heads, pool = roi_heads(own, shared, stages)
+    for number in numbers:
+        stored = below(own, f"train_stage{number}_")
+        regions = tensor(stored["proposals"])
+        matched = match_regions(regions, truth, tensor(shared["gt_classes"]), heads.config.match_thresholds[number])
+        np.testing.assert_array_equal(matched.classes, stored["matched_classes"])
+        foreground = stored["matched_classes"] > 0
+        np.testing.assert_array_equal(matched.boxes[foreground], stored["matched_boxes"][foreground])
+        logits, deltas = heads.box_head[number](pool(regions, heads.config.resolution))
+        assert_near(logits, stored["class_outputs"])
+        assert_near(deltas, stored["box_outputs"])
+        matched = matched._replace(boxes=tensor(stored["matched_boxes"]), classes=tensor(stored["matched_classes"]))
+        assert_near(region_targets(regions, matched.boxes, BOX_WEIGHTS[number]), stored["box_targets"])
+        stage = Stage(regions, tensor(stored["class_outputs"]), tensor(stored["box_outputs"]))
+        loss = region_loss(stage, matched, BOX_WEIGHTS[number])
+        assert_near(loss.classes, stored["roi_cls_loss"])
+        assert_near(loss.boxes, stored["roi_reg_loss"])
