@@ -26,7 +26,16 @@ from PIL import Image
 from onlooker.training.objects.bank import ObjectBank, Thing
 from onlooker.training.objects.motion import Motion, Wave, random_motion, rival_of
 
-__all__ = ["DrawnFrame", "PseudoVideo", "SceneOptions", "ScenePlan", "draw_frames", "draw_scene", "plan_scene"]
+__all__ = [
+    "PHOTOGRAPHS",
+    "DrawnFrame",
+    "PseudoVideo",
+    "SceneOptions",
+    "ScenePlan",
+    "draw_frames",
+    "draw_scene",
+    "plan_scene",
+]
 
 FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
