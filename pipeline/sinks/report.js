@@ -18,8 +18,10 @@
   }));
   const captions = spans(document.querySelectorAll("#captions tbody tr"));
   const moments = spans(document.querySelectorAll("#moments tbody tr"));
+  const objects = spans(document.querySelectorAll("#objects tbody tr"));
+  for (const object of objects) object.colour = object.row.style.getPropertyValue("--q");
   const frames = [...document.querySelectorAll("#frames button")].map((button) => ({
-    button, t: Number(button.dataset.t), image: button.querySelector("img"),
+    button, t: Number(button.dataset.t), image: button.querySelector("img"), boxes: button.querySelector("svg"),
   }));
   const colour = (number) => `q${number % 8}`;
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -103,6 +105,27 @@
     lane.append(name);
     byId("lanes").append(lane);
   });
+
+  /* A bar for each object, in the first row that is free when it appears. */
+  const rowHeight = 12;
+  const mostRows = 24;
+  const rowEnds = [];
+  const addObjects = () => {
+    const lane = byId("lane-objects");
+    for (const object of objects) {
+      let row = rowEnds.findIndex((end) => end <= object.start);
+      if (row < 0) row = rowEnds.length < mostRows ? rowEnds.length : rowEnds.indexOf(Math.min(...rowEnds));
+      rowEnds[row] = Math.max(object.end, rowEnds[row] || 0);
+      object.bar = place(element("div", "bar-object"), object);
+      object.bar.style.top = `${row * rowHeight + 3}px`;
+      object.bar.style.setProperty("--q", object.colour);
+      object.bar.title = object.score ? `${object.text}: ${object.score}` : object.text;
+      lane.append(object.bar);
+    }
+    lane.style.height = `${rowEnds.length * rowHeight + 5}px`;
+    lane.hidden = objects.length === 0;
+  };
+  addObjects();
 
   let zoom = 1;
   const ruler = byId("ruler");
@@ -194,14 +217,16 @@
     const caption = captions.filter((c) => covers(c, t)).pop() || (t >= duration ? captions[captions.length - 1] : undefined);
     const active = moments.filter((m) => covers(m, t));
     const frame = frameFor(t, caption);
-    const nodes = active.flatMap((m) => [m.row, m.band]);
+    const present = objects.filter((o) => covers(o, t));
+    const nodes = [...active.flatMap((m) => [m.row, m.band]), ...present.flatMap((o) => [o.row, o.bar])];
     if (caption) nodes.push(caption.row, caption.block);
     if (frame) nodes.push(frame.button);
     highlight(nodes);
-    for (const node of [caption && caption.row, active[0] && active[0].row, frame && frame.button]) if (node) reveal(node);
+    for (const node of [caption && caption.row, active[0] && active[0].row, present[0] && present[0].row, frame && frame.button]) if (node) reveal(node);
     if (frame) {
       byId("now-image").src = frame.image.src;
       byId("now-image").alt = frame.image.alt;
+      byId("now-boxes").replaceChildren(...(frame.boxes ? [frame.boxes.cloneNode(true)] : []));
       byId("now-frame").textContent = clock(frame.t);
     }
     byId("now-time").textContent = clock(t);
@@ -211,6 +236,12 @@
       const chip = element("li");
       chip.append(element("i", `dot ${colour(m.query)}`), m.score ? `${m.text}  ${m.score}` : m.text);
       return chip;
+    }));
+    byId("now-objects").replaceChildren(...present.slice(0, 6).map((o) => {
+      const line = element("li");
+      line.style.setProperty("--q", o.colour);
+      line.append(element("i", "dot"), o.score ? `${o.text}: ${o.score}` : o.text);
+      return line;
     }));
     byId("playhead").style.left = `clamp(5px, ${percent(t)}, calc(100% - 5px))`;
     scroller.setAttribute("aria-valuenow", t.toFixed(1));
@@ -231,7 +262,7 @@
     if (next) pick(next.start);
   };
 
-  for (const span of [...captions, ...moments]) span.row.addEventListener("click", () => pick(span.start));
+  for (const span of [...captions, ...moments, ...objects]) span.row.addEventListener("click", () => pick(span.start));
   for (const frame of frames) frame.button.addEventListener("click", () => pick(frame.t));
   const timeAt = (event) => ((event.clientX - canvas.getBoundingClientRect().left) / canvas.clientWidth) * duration;
   let scrubbing = false;

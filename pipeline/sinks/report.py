@@ -13,7 +13,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
@@ -25,6 +25,8 @@ from onlooker.operators.events import CaptionData, Event, QueryData, StreamData
 from onlooker.operators.packets import Frame, Packet, Scores
 
 from .output import StreamFileSink, replace_file
+from .paths import Seen
+from .report_objects import ObjectList
 from .report_page import Caption, Moment, PageData, Picture, write_page
 from .thinning import Curve, EvenSample
 
@@ -39,6 +41,8 @@ class _KeyFrame:
     file: Path
     width: int
     height: int
+    boxes: list[Seen] = field(default_factory=list)
+    """The objects on it, which are told after it came by."""
 
 
 class ReportSink(StreamFileSink):
@@ -56,7 +60,10 @@ class ReportSink(StreamFileSink):
         """
         super().__init__(path)
         self._model = model
-        self._frames: EvenSample[_KeyFrame] = EvenSample(max_frames, lambda frame: frame.file.unlink(missing_ok=True))
+        self._frames: EvenSample[_KeyFrame] = EvenSample(max_frames, self._drop_frame)
+        self._frames_at: dict[int, _KeyFrame] = {}
+        """The same by their times, in milliseconds."""
+        self._objects = ObjectList()
         self._curves: dict[str, Curve] = {}
         self._open_queries: dict[str, Moment] = {}
         self._counts = {"caption": 0, "query": 0}
@@ -87,7 +94,18 @@ class ReportSink(StreamFileSink):
         self._spooled += 1
         Image.fromarray(frame.pixels).save(file, "JPEG", quality=_JPEG_QUALITY, optimize=True)
         height, width = frame.pixels.shape[:2]
-        return _KeyFrame(self._zero + frame.t, file, width, height)
+        made = _KeyFrame(self._zero + frame.t, file, width, height)
+        self._frames_at[round(1000 * made.t)] = made
+        return made
+
+    def _drop_frame(self, frame: _KeyFrame) -> None:
+        self._frames_at.pop(round(1000 * frame.t), None)
+        frame.file.unlink(missing_ok=True)
+
+    def _boxes_at(self, t: float) -> list[Seen] | None:
+        """The boxes of the key frame at ``t``; objects are seen in the very frames that the previews are of."""
+        frame = self._frames_at.get(round(1000 * t))
+        return None if frame is None else frame.boxes
 
     def event(self, event: Event) -> None:
         """Spool what is settled, remember the queries that are open. See ``Sink.event``."""
@@ -95,6 +113,7 @@ class ReportSink(StreamFileSink):
         # The events of a live stream about itself stand on the one line of time already.
         zero = 0.0 if isinstance(data, StreamData) else self._zero
         self._reached = max(self._reached, zero + data.t_seen)
+        self._objects.add(event, zero, self._boxes_at)
         t_start, t_end = zero + data.t_start, None if data.t_end is None else zero + data.t_end
         if isinstance(data, QueryData):
             moment = Moment(data.query, t_start, t_end, data.score)
@@ -127,7 +146,9 @@ class ReportSink(StreamFileSink):
                 caption_count=self._counts["caption"],
                 moment_count=self._counts["query"] + len(self._open_queries),
                 curves={name: curve.points() for name, curve in self._curves.items()},
-                pictures=[Picture(f.t, f.width, f.height, f.file) for f in self._frames.items],
+                pictures=[Picture(f.t, f.width, f.height, f.file, f.boxes) for f in self._frames.items],
+                objects=self._objects.items(),
+                object_count=len(self._objects),
             )
             replace_file(self.path, lambda file: write_page(file, page))
         finally:

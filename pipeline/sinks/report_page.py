@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -20,6 +20,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from onlooker.operators.contract import SourceInfo
+
+from .paths import Seen
+from .report_html import clock, count, number, span_of, time_cell
+from .report_objects import Thing, boxes_over, objects_card
 
 __all__ = ["Caption", "Moment", "PageData", "Picture", "write_page"]
 
@@ -60,6 +64,8 @@ class Picture:
     width: int
     height: int
     file: Path
+    boxes: Sequence[Seen] = ()
+    """The objects on it."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,9 @@ class PageData:
     moment_count: int
     curves: dict[str, list[tuple[float, float]]]
     pictures: list[Picture]
+    objects: list[Thing]
+    """Of the objects that were followed, those that stayed longest."""
+    object_count: int
 
 
 def write_page(file: BinaryIO, page: PageData) -> None:
@@ -98,6 +107,7 @@ def _page(page: PageData) -> Iterator[str]:
     yield from _captions(page)
     yield from _moments(page, queries)
     yield "</div>"
+    yield from objects_card(page.objects, page.object_count)
     yield from _pictures(page)
     yield "</main>"
     yield f'<script type="application/json" id="data">{_json(_chart_data(page, queries))}</script>'
@@ -121,8 +131,9 @@ def _header(page: PageData) -> Iterator[str]:
         clock(page.duration),
         *([f"from {_date(page.info.epoch / 1000)}"] if page.info.live else []),
         *([f"{page.size[0]} × {page.size[1]}"] if any(page.size) else []),
-        _count(page.caption_count, "caption"),
-        *([_count(page.moment_count, "query event")] if page.curves or page.moment_count else []),
+        count(page.caption_count, "caption"),
+        *([count(page.moment_count, "query event")] if page.curves or page.moment_count else []),
+        *([count(page.object_count, "object")] if page.object_count else []),
         *([f"model {page.model}"] if page.model else []),
     ]
     items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
@@ -139,19 +150,21 @@ def _header(page: PageData) -> Iterator[str]:
 
 def _stage(page: PageData) -> Iterator[str]:
     """The selected moment and the timeline; both are filled by the script and hidden without it."""
-    picture = '<figure><img id="now-image" alt=""><figcaption id="now-frame"></figcaption></figure>'
+    picture = (
+        '<figure><img id="now-image" alt=""><div id="now-boxes"></div><figcaption id="now-frame"></figcaption></figure>'
+    )
     figure = picture if page.pictures else ""
     yield (
         f'<section class="card now" id="now" aria-label="Selected moment" hidden>{figure}'
         '<div class="told" aria-live="polite"><p class="at"><span id="now-time"></span></p>'
-        '<p id="now-caption"></p><ul id="now-queries" class="chips"></ul></div></section>'
+        '<p id="now-caption"></p><ul id="now-queries" class="chips"></ul><ul id="now-objects"></ul></div></section>'
         '<section class="card" id="timeline" hidden><div class="bar"><h2>Timeline</h2><div class="zoom" role="group" '
         'aria-label="Zoom"><button type="button" id="zoom-out" aria-label="Zoom out">−</button>'
         '<button type="button" id="zoom-fit">Fit</button>'
         '<button type="button" id="zoom-in" aria-label="Zoom in">+</button></div></div>'
         '<div id="scroller" tabindex="0" role="slider" aria-label="Time" aria-describedby="keys">'
         '<div id="canvas"><div id="ruler"></div><div id="film"></div><div id="lane-captions" class="lane"></div>'
-        '<div id="lanes"></div><div id="playhead"></div></div></div>'
+        '<div id="lanes"></div><div id="lane-objects" class="lane" hidden></div><div id="playhead"></div></div></div>'
         '<p id="keys" class="hint">Click to select a moment. Keys: ← → one second, Shift ← → caption by caption, '
         "+ − zoom, 0 fit.</p></section>"
     )
@@ -166,7 +179,7 @@ def _captions(page: PageData) -> Iterator[str]:
     yield '<div class="scroll"><table id="captions"><thead><tr><th scope="col">Time</th><th scope="col">Caption</th>'
     yield "</tr></thead><tbody>"
     for caption in page.captions():
-        yield f"<tr {_span(caption.t_start, caption.t_end)}>{_time_cell(caption.t_start, caption.t_end)}"
+        yield f"<tr {span_of(caption.t_start, caption.t_end)}>{time_cell(caption.t_start, caption.t_end)}"
         yield f"<td>{escape(caption.text)}</td></tr>"
     yield "</tbody></table></div></section>"
 
@@ -176,16 +189,16 @@ def _moments(page: PageData, queries: dict[str, int]) -> Iterator[str]:
         return
     yield '<section class="card"><div class="bar"><h2>Query events</h2></div>'
     if not page.moment_count:
-        yield f'<p class="empty">None of the {_count(len(queries), "query", "queries")} was seen.</p></section>'
+        yield f'<p class="empty">None of the {count(len(queries), "query", "queries")} was seen.</p></section>'
         return
     yield '<div class="scroll"><table id="moments"><thead><tr><th scope="col">Time</th><th scope="col">Query</th>'
     yield '<th scope="col" class="number">Score</th></tr></thead><tbody>'
     for moment in page.moments():
-        number = queries[moment.query]
+        place = queries[moment.query]
         score = "" if moment.score is None else f"{moment.score:.2f}"
-        yield f'<tr data-q="{number}" {_span(moment.t_start, moment.t_end)}>'
-        yield _time_cell(moment.t_start, moment.t_end)
-        yield f'<td><i class="dot q{number % 8}"></i>{escape(moment.query)}</td><td class="number">{score}</td></tr>'
+        yield f'<tr data-q="{place}" {span_of(moment.t_start, moment.t_end)}>'
+        yield time_cell(moment.t_start, moment.t_end)
+        yield f'<td><i class="dot q{place % 8}"></i>{escape(moment.query)}</td><td class="number">{score}</td></tr>'
     yield "</tbody></table></div></section>"
 
 
@@ -199,8 +212,9 @@ def _pictures(page: PageData) -> Iterator[str]:
         data = base64.b64encode(picture.file.read_bytes()).decode()
         alt = alt or f"Frame at {clock(picture.t, tenths=True)}"
         yield (
-            f'<button type="button" data-t="{_number(picture.t)}"><img decoding="async" width="{picture.width}" '
+            f'<button type="button" data-t="{number(picture.t)}"><img decoding="async" width="{picture.width}" '
             f'height="{picture.height}" alt="{escape(alt)}" src="data:image/jpeg;base64,{data}">'
+            f"{boxes_over(picture.width, picture.height, picture.boxes)}"
             f"<span>{clock(picture.t, tenths=True)}</span></button>"
         )
     yield "</div></section>"
@@ -236,32 +250,5 @@ def _json(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _span(t_start: float, t_end: float | None) -> str:
-    return f'data-s="{_number(t_start)}" data-e="{"" if t_end is None else _number(t_end)}"'
-
-
-def _time_cell(t_start: float, t_end: float | None) -> str:
-    end = "…" if t_end is None else clock(t_end, tenths=True)
-    return f'<td class="time"><button type="button">{clock(t_start, tenths=True)} – {end}</button></td>'
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}".rstrip("0").rstrip(".")
-
-
-def _count(number: int, word: str, plural: str = "") -> str:
-    return f"{number:,} {word if number == 1 else plural or word + 's'}"
-
-
 def _date(unix: float) -> str:
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def clock(seconds: float, *, tenths: bool = False) -> str:
-    """``m:ss`` or ``h:mm:ss``, with ``tenths`` one decimal more."""
-    units = round(max(0.0, seconds) * 10) if tenths else 10 * round(max(0.0, seconds))
-    whole, tenth = divmod(units, 10)
-    minutes, second = divmod(whole, 60)
-    hours, minute = divmod(minutes, 60)
-    text = f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-    return f"{text}.{tenth}" if tenths else text
