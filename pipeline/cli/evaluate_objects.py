@@ -48,6 +48,11 @@ def add_task(tasks: Any) -> None:
         type=float,
         help="tracks are made of boxes with more than this (default: 0.5 for .json, as Dense VOC; else all)",
     )
+    parser.add_argument(
+        "--looked-at",
+        action="store_true",
+        help="score only frames in which anything was told: onlooker looks at two frames a second, GT may tell of all",
+    )
     parser.add_argument("--no-meteor", action="store_true", help="leave out METEOR, which needs Java")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.set_defaults(func=_objects)
@@ -60,6 +65,7 @@ def _objects(args: argparse.Namespace) -> int:
     from onlooker.operators.objects.metrics.files import read_world
 
     world = read_world(args.predictions, args.truth)
+    world = world.looked_at() if args.looked_at else world
     plain = args.predictions.removesuffix(".gz").endswith(".json")
     score = args.score if args.score is not None else 0.5 if plain else -1.0
     captioned = any(world.truth.captions)

@@ -123,6 +123,15 @@ def test_mot_text(score: Any, suffix: str) -> None:
     assert 0.6 < found["scores"]["HOTA"] < 0.8 and "CHOTA" not in found["scores"], "MOT text has no captions"
 
 
+def test_frames_that_were_looked_at(score: Any) -> None:
+    """Who looks at every second frame misses the others, or is not asked about them."""
+    told = mot([row for row in predictions() if row["image_id"] % 2])
+    names = ("p.txt", "t.txt")
+    assert score(told, mot(truth()["annotations"]), names)["scores"]["HOTA"] == pytest.approx(0.5)
+    asked = score(told, mot(truth()["annotations"]), names, "--looked-at")
+    assert asked["scores"]["HOTA"] == pytest.approx(1) and asked["frames"] == FRAMES / 2
+
+
 @pytest.mark.parametrize("phases", [("new", "update", "end"), ("end",)])
 def test_event_logs(score: Any, phases: tuple[str, ...]) -> None:
     """Times are those of the nearest frame, words the last ones; without updates the thinned way of the end."""

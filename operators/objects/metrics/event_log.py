@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,33 +11,46 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onlooker.operators.events import TrackData, TrackEvent, TrackPoint, parse_event
+from onlooker.operators.events import Event, TrackData, TrackEvent, TrackPoint, parse_event
 
 from .frames import Frames, ObjectFileError
 from .world import Boxes
 
-__all__ = ["read_tracks"]
+__all__ = ["ToldTrack", "read_tracks", "told_tracks"]
+
+_MICROSECOND = 1e-6
+"""To which events round times."""
 
 
 @dataclass
-class _Track:
-    """One object of one stream."""
+class ToldTrack:
+    """One object of one stream, as its events tell it."""
 
     stream: str
     caption: str = ""
+    """The last one; stands for the whole track."""
     score: float = 1.0
-    seen: list[TrackPoint] = field(default_factory=list)
-    way: list[TrackPoint] = field(default_factory=list)
-    """All of it, as its end tells; thinned."""
+    """The last one."""
+    points: list[TrackPoint] = field(default_factory=list)
+    """Where it was seen."""
 
     def tell(self, data: TrackData) -> None:
-        """Words and score that are told later stand for the whole track."""
+        """Take in a revision."""
         self.caption = data.text or data.name or self.caption
         self.score = self.score if data.score is None else data.score
-        if data.phase == "end":
-            self.way = list(data.boxes)
-        else:
-            self.seen += data.boxes
+        # The end repeats the whole way, thinned: new is what came after the last update, or all if nothing came before.
+        latest = max((point.t for point in self.points), default=-np.inf) if data.phase == "end" else -np.inf
+        self.points += [point for point in data.boxes if point.t > latest + _MICROSECOND]
+
+
+def told_tracks(events: Iterable[Event]) -> dict[str, ToldTrack]:
+    """The tracks that events tell of, by event id, in the order of their appearance."""
+    tracks: dict[str, ToldTrack] = {}
+    for event in events:
+        data = event.data
+        if isinstance(data, TrackData):
+            tracks.setdefault(data.event_id, ToldTrack(data.stream)).tell(data)
+    return tracks
 
 
 def read_tracks(path: str | Path, text: str, frames: Frames) -> Boxes:
@@ -51,18 +64,10 @@ def read_tracks(path: str | Path, text: str, frames: Frames) -> Boxes:
     Raises:
         ObjectFileError: a line is no event, a stream has no truth, or has several epochs, whose times do not compare.
     """
-    tracks: dict[str, _Track] = {}
+    events = list(_events(path, text))
     epochs: defaultdict[str, set[int]] = defaultdict(set)
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            event = parse_event(line)
-        except ValueError as error:
-            raise ObjectFileError(f"{str(path)!r}, line {number}: no event of onlooker.") from error
-        if isinstance(event, TrackEvent):
-            tracks.setdefault(event.data.event_id, _Track(event.data.stream)).tell(event.data)
-            epochs[event.data.stream].add(event.data.media_epoch)
+    for event in events:
+        epochs[event.data.stream].add(event.data.media_epoch)
     broken = [stream for stream, found in epochs.items() if len(found) > 1]
     if broken:
         raise ObjectFileError(
@@ -72,7 +77,8 @@ def read_tracks(path: str | Path, text: str, frames: Frames) -> Boxes:
     unknown = [stream for stream in epochs if stream not in videos]
     if unknown:
         raise ObjectFileError(f"{str(path)!r}: the truth has no video {unknown[0]!r}, of which the log tells.")
-    rows = [row for number, track in enumerate(tracks.values()) for row in _rows(number, track, *videos[track.stream])]
+    tracks = told_tracks(events).values()
+    rows = [row for number, track in enumerate(tracks) for row in _rows(number, track, *videos[track.stream])]
     return Boxes.make(
         [row.frame for row in rows],
         [(p.x0, p.y0, p.x1 - p.x0, p.y1 - p.y0) for p in (row.point for row in rows)],
@@ -82,21 +88,34 @@ def read_tracks(path: str | Path, text: str, frames: Frames) -> Boxes:
     )
 
 
+def _events(path: str | Path, text: str) -> Iterator[TrackEvent]:
+    """The events of tracks among the lines."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            event = parse_event(line)
+        except ValueError as error:
+            raise ObjectFileError(f"{str(path)!r}, line {number}: no event of onlooker.") from error
+        if isinstance(event, TrackEvent):
+            yield event
+
+
 @dataclass(frozen=True)
 class _Row:
     """A track in a frame."""
 
     frame: int
     number: int
-    track: _Track
+    track: ToldTrack
     point: TrackPoint
 
 
-def _rows(number: int, track: _Track, places: NDArray[np.int64], times: NDArray[np.float64]) -> Iterator[_Row]:
+def _rows(number: int, track: ToldTrack, places: NDArray[np.int64], times: NDArray[np.float64]) -> Iterator[_Row]:
     """The track in each frame at which it was seen; of several boxes in one frame the last."""
     found: dict[int, TrackPoint] = {}
     reach = np.median(np.diff(times)) / 2 if len(times) > 1 else np.inf
-    for point in track.seen or track.way:
+    for point in track.points:
         nearest = int(np.abs(times - point.t).argmin())
         if abs(times[nearest] - point.t) <= reach:
             found[int(places[nearest])] = point

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -86,6 +86,18 @@ class World:
         for name, rows in (("truth", self.truth), ("told", self.told)):
             if len(rows) and not (rows.frames.min() >= 0 and rows.frames.max() < len(self.videos)):
                 raise ValueError(f"{name}: a box stands in a frame that is none of the {len(self.videos)}")
+
+    def looked_at(self) -> World:
+        """Only the frames in which anything was told, for output that looks at fewer frames than the truth tells of."""
+        kept = np.unique(self.told.frames)
+        places = np.full(len(self.videos), -1)
+        places[kept] = np.arange(len(kept))
+        videos = tuple(self.videos[i] for i in kept)
+        parts = []
+        for boxes in (self.truth, self.told):
+            rows = boxes.take(np.flatnonzero(places[boxes.frames] >= 0))
+            parts.append(replace(rows, frames=places[rows.frames]))
+        return World(videos, *parts)
 
     def frames_of(self) -> dict[Hashable, list[int]]:
         """Video -> its frames, videos in the order in which they come first."""
