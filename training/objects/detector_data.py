@@ -252,11 +252,25 @@ class ViewCache:
         """Numbers of views that are not there yet."""
         return np.flatnonzero(~self.done)
 
-    def fill(
-        self, tower: MapTower, draw: Callable[[int], View], rows: npt.NDArray[np.int64], report: Report | None = None
-    ) -> None:
-        """Encode the numbered views; `draw` makes the i-th."""
-        batch = 16
+    def read(self, rows: npt.NDArray[np.int64]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Maps (B, C, h, w) float32 and boxes (B, G, 4) of the numbered views, G as many as needed, at least 1."""
+        maps = tuple(
+            torch.from_numpy(level[rows]).float().contiguous(memory_format=torch.channels_last) for level in self.levels
+        )
+        boxes = self.boxes[rows]
+        used = np.flatnonzero((boxes[..., 2] > 0).any(0))
+        return maps, torch.from_numpy(boxes[:, : used[-1] + 1 if len(used) else 1])
+
+    def fill(self, tower: MapTower, draw: Callable[[int], View], report: Report | None = None, batch: int = 16) -> None:
+        """Encode what is missing, `batch` views at a time.
+
+        Args:
+            tower: makes the maps.
+            draw: makes the view of a number; it is asked in order.
+            report: is told how many of all views are there.
+            batch: views in one call of the tower.
+        """
+        rows = self.missing()
         for start in range(0, len(rows), batch):
             chosen = rows[start : start + batch]
             views = [draw(int(index)) for index in chosen]
@@ -268,7 +282,7 @@ class ViewCache:
                 self.boxes[index, : len(view.boxes)] = view.boxes
             self.done[chosen] = True
             if report is not None:
-                report(start + len(chosen), "")
+                report(int(self.done.sum()), "")
 
 
 def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
