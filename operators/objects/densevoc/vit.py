@@ -45,10 +45,9 @@ class Attention(nn.Module):
 def distances(table: Tensor, side: int) -> Tensor:
     """The vectors of all pairs of places along an axis: (2 * any - 1, D) -> (side, side, D)."""
     if len(table) != 2 * side - 1:
-        column = table.T[None, :, :, None]  # 1, D, length, 1
-        # `jax.image.resize`'s linear, which averages where the table shrinks.
-        column = F.interpolate(column, (2 * side - 1, 1), mode="bilinear", antialias=True)
-        table = column[0, :, :, 0].T
+        # `jax.image.resize`'s linear, which averages where the table shrinks. Along the width, because torch returns
+        # zeros for an image one pixel wide whose height alone is resized.
+        table = F.interpolate(table.T[None, :, None], (1, 2 * side - 1), mode="bilinear", antialias=True)[0, :, 0].T
     place = torch.arange(side, device=table.device)
     return table[place[:, None] - place[None, :] + side - 1]
 
