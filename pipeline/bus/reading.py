@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, ValidationError
 
-from onlooker.operators.events import Event, EventData, parse_event
+from onlooker.operators.events import Event, EventData, TrackData, parse_event
 
 from .protocol import ProtocolError
+from .record import track_words
 
 __all__ = ["UnknownEvent", "read_event", "words"]
 
@@ -51,4 +52,6 @@ def read_event(body: bytes) -> Event:
 
 def words(event: Event) -> str:
     """What it says in words; empty where it says nothing."""
+    if isinstance(event.data, TrackData):
+        return track_words(event.data) or ""
     return next((str(said) for name in _WORDS if (said := getattr(event.data, name, None))), "")

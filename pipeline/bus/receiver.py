@@ -63,7 +63,7 @@ class Receiver:
         Args:
             address: of the bus, ``tcp://HOST:PORT`` or ``ipc://PATH``.
             stream: a stream, or several; None for all.
-            kinds: ``"caption"``, ``"query"``, ``"stream"``, ``"alarm"``, or several; None for all.
+            kinds: ``"caption"``, ``"query"``, ``"track"``, ``"stream"``, ``"alarm"``, or several; None for all.
             phase: ``"end"`` for settled facts only; None for all phases.
             text: only events in whose words all of these occur, in any case of letters.
             since: begin there instead of with what is new: ``"10m"``, ``"2h"``, ``"1d"`` ago, a datetime or timedelta,

@@ -12,7 +12,7 @@ from onlooker.operators.events import Event, Phase
 from .members import Name
 from .protocol import BODY_BYTES, Header, ProtocolError, topic
 
-__all__ = ["Record", "Stored"]
+__all__ = ["Record", "Stored", "track_words"]
 
 # The member of `data` that holds words to search in, by kind.
 _WORDS = {"caption": "text", "query": "query", "stream": "message", "alarm": "message"}
@@ -64,6 +64,8 @@ class Record:
     @classmethod
     def _of(cls, run: str, kind: str, data: Any, body: bytes) -> Record:
         words, status = getattr(data, _WORDS.get(kind, "text"), None), getattr(data, "status", None)
+        if kind == "track":  # an object is found by its name and by its caption
+            words = track_words(data)
         return cls(run, data.stream, kind, data.phase, data.event_id, data.rev, words, status, body)
 
 
@@ -86,12 +88,19 @@ class Stored(NamedTuple):
         return [topic(self.stream, self.kind), self.header.to_bytes(), self.body]
 
 
+def track_words(data: Any) -> str | None:
+    """What a track event says in words: ``dog: a dog runs``; None where it says nothing yet."""
+    said = [words for words in (getattr(data, "name", None), data.text) if isinstance(words, str) and words]
+    return ": ".join(said) or None
+
+
 class _Data(BaseModel):
     stream: Name
     event_id: Annotated[str, Field(max_length=200)]
     rev: Annotated[int, Field(ge=0)]
     phase: Phase
     text: str | None = None
+    name: Any = None
     query: str | None = None
     message: str | None = None
     status: str | None = None

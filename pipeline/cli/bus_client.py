@@ -33,7 +33,7 @@ def add_choice(parser: Any) -> None:
         metavar="KIND",
         action="append",
         default=[],
-        help="only this kind: caption, query, stream, alarm ...; repeatable",
+        help="only this kind: caption, query, track, stream, alarm ...; repeatable",
     )
 
 
@@ -99,6 +99,8 @@ def _words(event: Any) -> str:
     match event.kind:
         case "query":
             return f"{data.query!r}" + ("" if data.score is None else f" (score {data.score:.2f})")
+        case "track":
+            return f"{event.event_no} {words(event)}".rstrip()
         case "stream":
             return ", ".join(str(part) for part in (data.status, data.message or data.reason) if part)
         case "alarm":

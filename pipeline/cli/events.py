@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
     parser = events.add_subparsers(dest="what", required=True, metavar="WHAT").add_parser(
         "search",
         help="events by their words",
-        description="Print the events whose words match, best first: captions, queries, messages.",
+        description="Print the events whose words match, best first: captions, queries, objects, messages.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
     )

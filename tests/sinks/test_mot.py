@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onlooker.operators.contract import SourceInfo
+from onlooker.pipeline.cli.main import main
 from onlooker.pipeline.errors import OutputError
 from onlooker.pipeline.sinks.mot import MotSink
 from tests.videos import write_video
@@ -96,3 +97,10 @@ def test_sources_that_cannot_be_read_twice_are_refused(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
     sink.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_live_source_there_are_no_frame_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_video(tmp_path / "in.mp4", 10)
+    assert main(["run", str(source), "--pace", "realtime", "--mot", str(tmp_path / "out.txt")]) == 2
+    assert "--mot tells of a file" in capsys.readouterr().err
+    assert not (tmp_path / "out.txt").exists()
