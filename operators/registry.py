@@ -28,6 +28,8 @@ OPERATORS = {
     "paper_captioner": "onlooker.operators.caption.paper_node:PaperCaptioner",
     "query_localizer": "onlooker.operators.localize.node:QueryLocalizer",
     "moment_localizer": "onlooker.operators.localize.moment_node:MomentLocalizer",
+    "object_detector": "onlooker.operators.objects.detector_node:ObjectDetector",
+    "object_tracker": "onlooker.operators.objects.tracker_node:ObjectTracker",
 }
 
 

@@ -52,8 +52,8 @@ def link(groups: Ints, identities: Ints, frames: Ints, ready: Bools, strong: Boo
             if not len(chosen) or not (len(waiting) >= 2 or strong[waiting].any()):
                 continue
             identity, next_identity = next_identity, next_identity + 1
-        taken = frames[identities == identity]
-        linked[chosen[~np.isin(frames[chosen], taken)]] = identity
+        taken = set(frames[identities == identity].tolist())
+        linked[[i for i in chosen.tolist() if frames[i] not in taken]] = identity
     return linked
 
 

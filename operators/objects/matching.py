@@ -5,30 +5,42 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..errors import OnlookerError
 from ..packets import FloatArray
 from .densevoc.association import Association
+from .densevoc.load import load_object_model
 
-__all__ = ["Matcher"]
+__all__ = ["Matcher", "load_matcher"]
 
 
 class Matcher:
     """An association on a device."""
 
-    def __init__(self, association: Association, threshold: float) -> None:
-        """Take a loaded model and the lowest of its scores that makes two detections one object."""
-        self._association = association.eval().requires_grad_(False)
+    def __init__(self, association: Association, threshold: float, birth_score: float = 0.7) -> None:
+        """Take a loaded model.
+
+        Args:
+            association: the model.
+            threshold: lowest of its scores that makes two detections one object.
+            birth_score: detection score from which one detection is believed to be an object.
+        """
+        self._association = association
         self.threshold = threshold
+        self.birth_score = birth_score
 
     def embed(self, features: FloatArray) -> FloatArray:
         """Tokens (N, width) of RoI features (N, R, C).
 
         Raises:
-            ValueError: features of another size than the model was trained on.
+            OnlookerError: features of another size than the model was trained on.
         """
         config = self._association.config
         size = features.shape[1] * features.shape[2]
         if size != config.feature_size:
-            raise ValueError(f"this association takes features of {config.feature_size} numbers, not of {size}")
+            raise OnlookerError(
+                f"features of detections have {size} numbers, but this tracker reads {config.feature_size}: give "
+                "object_detector and object_tracker the same model."
+            )
         with torch.inference_mode():
             tokens: FloatArray = self._association.embed(self._tensor(features)).cpu().numpy()
         return tokens
@@ -42,3 +54,16 @@ class Matcher:
     def _tensor(self, array: FloatArray) -> torch.Tensor:
         # A copy: packets are read-only and torch has no read-only tensors.
         return torch.from_numpy(np.array(array, np.float32)).to(self._association.fc1.weight.device)
+
+
+def load_matcher(name_or_folder: str, device: str) -> Matcher:
+    """The association of an object model.
+
+    Raises:
+        OnlookerError: there is no such model, or it has none.
+    """
+    loaded = load_object_model(name_or_folder, device)
+    model, birth_score = loaded.model, float(loaded.settings.get("birth_score", 0.7))
+    if model.association is None:
+        raise OnlookerError(f"object model {name_or_folder!r} follows nothing: it was saved without an association.")
+    return Matcher(model.association, model.config.tracking.threshold, birth_score)
