@@ -67,6 +67,10 @@ def test_levels_by_size() -> None:
     assert box_levels(boxes, STRIDES, canonical=112.0).tolist() == [0, 0, 1, 1, 2, 2, 2]
 
 
+def test_no_boxes() -> None:
+    assert roi_align(pyramid(), torch.zeros(2, 0, 4), STRIDES, 3).shape == (2, 0, 9, 3)
+
+
 def test_a_gradient_to_the_maps() -> None:
     levels = [level.double().requires_grad_() for level in pyramid(1, 2, 32)]
     boxes = torch.tensor([[[3.0, 5.0, 30.0, 41.0], [-3.0, 2.0, 9.0, 300.0]]], dtype=torch.float64)

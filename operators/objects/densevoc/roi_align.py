@@ -67,11 +67,10 @@ def roi_align(
     index = rows[:, :, :, None, :, None] * width[..., None, None, None, None] + columns[:, :, None, :, None, :]
     index = index + start[..., None, None, None, None]
     weights = row_weights[:, :, :, None, :, None] * column_weights[:, :, None, :, None, :]
-    bins = batch * count * size * size
-    pooled = F.embedding_bag(
-        index.reshape(bins, -1), table, mode="sum", per_sample_weights=weights.reshape(bins, -1).to(table.dtype)
-    )
-    return pooled.view(batch, count, size * size, -1)
+    taps = (2 * _SAMPLES) ** 2
+    weights = weights.reshape(-1, taps).to(table.dtype)
+    pooled = F.embedding_bag(index.reshape(-1, taps), table, mode="sum", per_sample_weights=weights)
+    return pooled.view(batch, count, size * size, table.shape[1])
 
 
 def _taps(low: Tensor, high: Tensor, length: Tensor, size: int) -> tuple[Tensor, Tensor]:
