@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +31,7 @@ _LEVELS = np.linspace(0, 1, 101)
 """Of recall."""
 
 Floats = NDArray[np.float64]
-Statistic = Callable[[Sequence["Matches"]], float]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,20 @@ def average_recall(images: Sequence[Matches]) -> float:
 
 
 def bootstrap(
-    images: Sequence[Matches], *statistics: Statistic, rounds: int = 1000, level: float = 0.95, seed: int = 0
+    images: Sequence[Item],
+    *statistics: Callable[[Sequence[Item]], float],
+    rounds: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> list[Interval]:
     """Figures with intervals: the pictures are drawn anew, with replacement, `rounds` times.
+
+    Args:
+        images: what is known of each picture.
+        statistics: what makes a figure of any number of them.
+        rounds: of drawing.
+        level: how much of what is drawn lies in the interval.
+        seed: of the drawings.
 
     Returns:
         One interval for each statistic. All see the same drawings.
