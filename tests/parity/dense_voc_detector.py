@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from onlooker.operators.objects.densevoc.centernet import ProposalMaps
 from onlooker.operators.objects.densevoc.config import BackboneConfig, RoiConfig
+from onlooker.operators.objects.densevoc.convert import load_reference
 from onlooker.operators.objects.densevoc.roi_align import roi_align
 from onlooker.operators.objects.densevoc.roi_heads import Pooling, RoiHeads
 
@@ -55,29 +57,9 @@ def by_number(arrays: Mapping[str, Any], prefix: str) -> list[Any]:
     return [found[number] for number in sorted(found)]
 
 
-def load(module: nn.Module, arrays: Mapping[str, Any]) -> None:
-    """Put the arrays `p:<path>` of a part into a module of ours; every parameter must get one and no array be left."""
-    given = {path.replace("/", "."): array for path, array in below(arrays, "p:").items()}
-    with torch.no_grad():
-        for prefix, part in module.named_modules():
-            for leaf, parameter in part.named_parameters(recurse=False):
-                name = f"{prefix}.{leaf}" if prefix else leaf
-                value = tensor(given.pop(_theirs(part, name)))
-                if leaf == "weight" and isinstance(part, nn.ConvTranspose2d):
-                    value = value.flip(0, 1).permute(2, 3, 0, 1)  # theirs is a convolution of the widened input
-                elif leaf == "weight" and isinstance(part, nn.Conv2d):
-                    value = value.permute(3, 2, 0, 1)
-                elif leaf == "weight" and isinstance(part, nn.Linear):
-                    value = value.T
-                parameter.copy_(value.reshape(parameter.shape))
-    assert not given, f"no parameter of {type(module).__name__} for {sorted(given)}"
-
-
-def _theirs(part: nn.Module, name: str) -> str:
-    stem, dot, leaf = name.rpartition(".")
-    if leaf == "weight":
-        leaf = "kernel" if isinstance(part, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) else "scale"
-    return f"{stem}{dot}{leaf}"
+def load(module: nn.Module, part: str, arrays: Mapping[str, Any]) -> None:
+    """Put the arrays `p:<path>` of a part of the detector into a module of ours, as a whole model is loaded."""
+    load_reference(module, {f"{part}/{path}": array for path, array in below(arrays, "p:").items()}, part)
 
 
 def assert_near(actual: Tensor, expected: Any, tolerance: float = 1e-5) -> None:
@@ -104,6 +86,13 @@ def head_config(arrays: Mapping[str, Any], channels: int, *, stem: str = "p:", *
     )
 
 
+def cascades(arrays: Mapping[str, Any]) -> list[int]:
+    """How many stages the stored box heads have, `roi_heads<stages>/`."""
+    found = sorted({int(match[1]) for name in arrays if (match := re.match(r"roi_heads(\d+)/", name))})
+    assert found, "no box heads were compared"
+    return found
+
+
 def roi_heads(own: Mapping[str, Any], shared: Mapping[str, Any], stages: int) -> tuple[RoiHeads, Pooling]:
     """Box heads with their weights, and what pools for them from the stored maps, `feature_level<log2 of stride>`."""
     numbers = sorted(int(name) for name in below(shared, "feature_level"))
@@ -116,12 +105,12 @@ def roi_heads(own: Mapping[str, Any], shared: Mapping[str, Any], stages: int) ->
         detections=own["detection_boxes"].shape[1],
     )
     heads = RoiHeads(config, levels[0].shape[1])
-    load(heads, own)
+    load(heads, "roi_heads", own)
     return heads, lambda boxes, size: roi_align(levels, boxes, [2**number for number in numbers], size)
 
 
 def backbone_config(arrays: Mapping[str, Any]) -> BackboneConfig:
-    """Of the stored backbone: two heads, every other block with windows, learnt for 32 pixels (the files' README)."""
+    """Of the stored backbone: two heads, windows in the blocks 0 and 2 (the files' README)."""
     depth = len([name for name in arrays if name.startswith("p:net/blocks.") and name.endswith("/norm1/scale")])
     width, inner = arrays["p:net/blocks.0/mlp/fc1/kernel"].shape
     patch, window = int(arrays["patch_size"]), int(arrays["window_size"])
@@ -134,6 +123,6 @@ def backbone_config(arrays: Mapping[str, Any]) -> BackboneConfig:
         num_heads=2,
         mlp_ratio=inner / width,
         window_size=window,
-        window_blocks=tuple(block for block, side in enumerate(sides) if block % 2 == 0 and side == window),
+        window_blocks=tuple(block for block in (0, 2) if block < depth and sides[block] == window),
         pretrain_size=math.isqrt(arrays["p:net/pos_embed"].shape[1] - 1) * patch,
     )
