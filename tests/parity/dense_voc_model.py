@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+import torch
 
 from onlooker.operators.caption.git import GitConfig, GitDecoder
 from onlooker.operators.convert.tree import count_layers
 from onlooker.operators.objects.densevoc.association import Association, AssociationConfig
-from onlooker.operators.objects.densevoc.convert import load_reference
+from onlooker.operators.objects.densevoc.convert import TEXT, load_reference
+from onlooker.operators.objects.densevoc.identity import assign_identities
+from onlooker.operators.objects.densevoc.model import DenseVoc
+from onlooker.operators.objects.densevoc.reference import densevoc_config
 
 from .goldens import ROOT, Case
 
 FAMILY = "dense_voc"
-DECODER = "roi_heads.text_decoder.textual/"
+DECODER = f"{TEXT}/"
 
 
 def find_files(kind: str) -> list[Case]:
@@ -68,3 +73,41 @@ def build_decoder(tree: dict[str, Any], heads: int, begin: int, end: int) -> Git
     decoder = GitDecoder(config)
     load_reference(decoder, tree, "captioner")
     return decoder.eval()
+
+
+def build_whole(case: Case, tree: dict[str, Any]) -> DenseVoc:
+    """The model of a case with the weights of its tree; what it does not say is as in the released configurations."""
+    with torch.device("meta"):  # no random numbers where all are replaced
+        shape = DenseVoc(densevoc_config(tree, None, _options(case.arrays)).config)
+    model = shape.to_empty(device="cpu")
+    load_reference(model, tree)
+    return model.eval()
+
+
+def _options(arrays: dict[str, Any]) -> dict[str, Any]:
+    """What the shapes of a whole model's results say of its options, by the reference's names."""
+    options: dict[str, Any] = {
+        "post_nms_topk_test": arrays["proposal_scores"].shape[1],
+        "roi_post_nms_num_detections": arrays["out/detection_scores"].shape[1],
+        "max_caption_length": arrays["text_tokens"].shape[-1],
+        "object_feat_res": math.isqrt(arrays["out/object_features"].shape[2]),
+        "hard_tracking": "out/track_features" in arrays,
+        "use_tracked_object_features": "out/tracked_object_features" in arrays,
+        "consistent_soft_track": True,
+        "tracking_score_thresh": _threshold(arrays),
+    }
+    if "out/track_features" in arrays:
+        tracks, tokens, _ = arrays["out/track_features"].shape
+        options["max_num_tracks"] = tracks
+        options["hard_tracking_frames"] = tokens // arrays["out/object_features"].shape[2]
+    return options
+
+
+def _threshold(arrays: dict[str, Any]) -> float:
+    """The one of the released configurations by which the stored scores become the stored identities."""
+    scores, ids = arrays["out/asso_scores"], arrays["out/track_ids"]
+    square, wanted = scores.reshape(scores.shape[-2:]), ids.flatten().tolist()
+    for threshold in (0.7, 0.3):
+        if assign_identities(square, len(ids), threshold).tolist() == wanted:
+            return threshold
+    raise AssertionError("no threshold of the reference makes the stored identities of the stored scores")

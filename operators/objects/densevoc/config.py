@@ -33,6 +33,8 @@ class BackboneConfig:
         drop_path: probability of dropping a residual branch of the last block in training; it grows linearly from 0.
         scales: levels made from the tokens, as multiples of their resolution: of 4, 2, 1 and .5, fine to coarse.
         top_blocks: 2 for two more levels by convolutions of stride 2, else 0.
+        pyramid_width: of which finer levels have a half, then a quarter, until they are made. The reference's is 768
+            whatever `width` is; None = `width`.
     """
 
     image_size: int = 384
@@ -47,6 +49,7 @@ class BackboneConfig:
     drop_path: float = 0.1
     scales: tuple[float, ...] = (2.0, 1.0, 0.5)
     top_blocks: int = 2
+    pyramid_width: int | None = None
 
     def __post_init__(self) -> None:
         """Check the sizes against each other."""

@@ -58,7 +58,7 @@ class SimplePyramid(nn.Module):
         self.net = DetectionVit(config)
         self.stages = [_stage_name(scale) for scale in config.scales]
         for name, scale in zip(self.stages, config.scales, strict=True):
-            self.add_module(name, _stage(config.width, channels, scale))
+            self.add_module(name, _stage(config, channels, scale))
         self.top_block = TwiceDown(channels) if config.top_blocks else None
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -74,16 +74,18 @@ def _stage_name(scale: float) -> str:
     return {4.0: "simfp_2", 2.0: "simfp_3", 1.0: "simfp_4", 0.5: "simfp_5"}[scale]
 
 
-def _stage(width: int, channels: int, scale: float) -> nn.Sequential:
+def _stage(config: BackboneConfig, channels: int, scale: float) -> nn.Sequential:
     """One level: its resampling, then two convolutions; numbered as in the reference."""
+    width = config.width
+    half, quarter = ((config.pyramid_width or width) // part for part in (2, 4))
     resampling: list[nn.Module] = []
     if scale == 4.0:
-        resampling = [nn.ConvTranspose2d(width, width // 2, 2, 2), ChannelNorm(width // 2, eps=_EPS), nn.GELU()]
-        resampling.append(nn.ConvTranspose2d(width // 2, width // 4, 2, 2))
-        width //= 4
+        resampling = [nn.ConvTranspose2d(width, half, 2, 2), ChannelNorm(half, eps=_EPS), nn.GELU()]
+        resampling.append(nn.ConvTranspose2d(half, quarter, 2, 2))
+        width = quarter
     elif scale == 2.0:
-        resampling = [nn.ConvTranspose2d(width, width // 2, 2, 2)]
-        width //= 2
+        resampling = [nn.ConvTranspose2d(width, half, 2, 2)]
+        width = half
     elif scale == 0.5:
         resampling = [nn.MaxPool2d(2, 2)]
     parts = [*resampling, NormedConv(width, channels, 1), NormedConv(channels, channels, 3)]
