@@ -1,7 +1,7 @@
 """RoIAlign (He et al., "Mask R-CNN", 2017) on the levels of a pyramid, in one gather.
 
-Every bin averages 2 x 2 samples, each interpolated between four cells. What lies beyond a map counts as 0, as in the
-reference of Dense VOC; other implementations take the border's cell there.
+Every bin averages samples, 2 x 2 of them in all models, each interpolated between four cells. What lies beyond a map
+counts as 0, as in the reference of Dense VOC; other implementations take the border's cell there.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from torch.nn import functional as F
 
 from .boxes import areas
 
-_SAMPLES = 2
-"""Samples along a side of a bin."""
 _CANONICAL_LEVEL = 4
 """Level (stride 16) of a box of the canonical size, eq. 1 of "Feature Pyramid Networks" (Lin et al. 2017)."""
 
@@ -36,7 +34,13 @@ def box_levels(boxes: Tensor, strides: Sequence[int], canonical: float = 224.0) 
 
 
 def roi_align(
-    levels: Sequence[Tensor], boxes: Tensor, strides: Sequence[int], size: int, canonical: float = 224.0
+    levels: Sequence[Tensor],
+    boxes: Tensor,
+    strides: Sequence[int],
+    size: int,
+    canonical: float = 224.0,
+    *,
+    samples: int = 2,
 ) -> Tensor:
     """Features of boxes, each from the level that fits its size.
 
@@ -46,6 +50,7 @@ def roi_align(
         strides: L, see `box_levels`.
         size: r, bins along each side of a box.
         canonical: see `box_levels`.
+        samples: along each side of a bin.
 
     Returns:
         (B, N, r * r, C), bins row by row.
@@ -61,19 +66,19 @@ def roi_align(
     start = first[chosen] + image * cells[chosen]  # B, N
     scaled = boxes / boxes.new_tensor(strides)[chosen][..., None]
     height, width = shapes[chosen].unbind(-1)
-    rows, row_weights = _taps(scaled[..., 1], scaled[..., 3], height, size)
-    columns, column_weights = _taps(scaled[..., 0], scaled[..., 2], width, size)
+    rows, row_weights = _taps(scaled[..., 1], scaled[..., 3], height, size, samples)
+    columns, column_weights = _taps(scaled[..., 0], scaled[..., 2], width, size, samples)
     # B, N, r, r, taps of a row, taps of a column
     index = rows[:, :, :, None, :, None] * width[..., None, None, None, None] + columns[:, :, None, :, None, :]
     index = index + start[..., None, None, None, None]
     weights = row_weights[:, :, :, None, :, None] * column_weights[:, :, None, :, None, :]
-    taps = (2 * _SAMPLES) ** 2
+    taps = (2 * samples) ** 2
     weights = weights.reshape(-1, taps).to(table.dtype)
     pooled = F.embedding_bag(index.reshape(-1, taps), table, mode="sum", per_sample_weights=weights)
     return pooled.view(batch, count, size * size, table.shape[1])
 
 
-def _taps(low: Tensor, high: Tensor, length: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _taps(low: Tensor, high: Tensor, length: Tensor, size: int, samples: int) -> tuple[Tensor, Tensor]:
     """Cells along one axis that a bin reads, and how much of each.
 
     Args:
@@ -81,16 +86,17 @@ def _taps(low: Tensor, high: Tensor, length: Tensor, size: int) -> tuple[Tensor,
         high: (B, N), where they end.
         length: (B, N) int64, cells of the map.
         size: r.
+        samples: of a bin.
 
     Returns:
         Cells and weights, (B, N, r, 2 * samples) each; weights of cells beyond the map are 0.
     """
-    samples = size * _SAMPLES
-    places = (torch.arange(samples, device=low.device, dtype=low.dtype) + 0.5) / samples
+    count = size * samples
+    places = (torch.arange(count, device=low.device, dtype=low.dtype) + 0.5) / count
     at = low[..., None] + places * (high - low)[..., None] - 0.5  # centre of cell i is i + .5
     before = at.floor()
     cell = torch.stack([before, before + 1], -1)
-    weight = (1 - (at[..., None] - cell).abs()) / _SAMPLES
+    weight = (1 - (at[..., None] - cell).abs()) / samples
     inside = (cell >= 0) & (cell < length[..., None, None])
-    shape = (*low.shape, size, 2 * _SAMPLES)
+    shape = (*low.shape, size, 2 * samples)
     return torch.where(inside, cell, 0.0).long().view(shape), torch.where(inside, weight, 0.0).view(shape)
