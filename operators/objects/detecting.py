@@ -47,17 +47,18 @@ class FrameDetector:
         self._model, self._tower, self._trunk = loaded.model, loaded.tower, loaded.model.trunk
         self._batch, self._device = batch, device
 
-    def detect(self, views: Sequence[View]) -> list[Objects]:
-        """The objects of each frame."""
-        found = []
+    def detect(self, views: Sequence[View], places: int) -> list[Objects]:
+        """The objects of each frame, at most `places`."""
+        found: list[Objects] = []
         for group, levels, size in self._calls(views):
             with torch.inference_mode():
                 detected = self._model.detector.detect(levels, size)
-                features = self._pool(levels, detected.boxes)
-            scaled = detected.boxes / _scale(size)
+                boxes, scores = detected.boxes[:, :places], detected.scores[:, :places]  # the best come first
+                features = self._pool(levels, boxes)
+            scaled = boxes.cpu() / _scale(size)
             for row in range(len(group)):
-                kept = detected.scores[row] > 0
-                parts = (part[row][kept].cpu().numpy() for part in (scaled, detected.scores, features))
+                kept = (scores[row] > 0).cpu()
+                parts = (part[row].cpu()[kept].numpy() for part in (scaled, scores, features))
                 found.append(Objects(*parts))
         return found
 

@@ -53,8 +53,8 @@ class ObjectDetector(Operator[None]):
 
         loaded = load_object_model(self.config.model, context.device)
         self._detector: FrameDetector = FrameDetector(loaded, self.config.batch, context.device)
-        own = self.config.least_score
-        self._least = float(loaded.settings.get("least_score", 0.3)) if own is None else own
+        background = loaded.model.config.tracking.background
+        self._least = background if self.config.least_score is None else self.config.least_score
 
     def initial_state(self, stream: str) -> None:
         """A detector remembers nothing."""
@@ -90,7 +90,7 @@ class ObjectDetector(Operator[None]):
 
     def _own(self, views: Sequence[View]) -> list[_Objects]:
         chosen = []
-        for found in self._detector.detect(views):
+        for found in self._detector.detect(views, self.config.most):
             kept = _best(found.scores, self._least, self.config.most)
             chosen.append(_Objects(np.clip(found.boxes[kept], 0, 1), found.scores[kept], found.features[kept], None))
         return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,13 +97,12 @@ def test_only_the_best_are_given(folder: Any) -> None:
     assert [len(packet.scores) for packet in detect(detector(folder, least_score=1.0), frames(2))] == [0, 0]
 
 
-def test_the_model_knows_its_threshold(tmp_path: Any) -> None:
+@pytest.mark.parametrize("background", [0.0, 1.0])
+def test_the_model_knows_its_threshold(tmp_path: Any, background: float) -> None:
     model = random_model(1)
-    given = [
-        detect(detector(save(tmp_path / str(least), model, least_score=least), least_score=None), frames(2))
-        for least in (0.0, 1.0)
-    ]
-    assert all(len(packet.scores) for packet in given[0]) and not any(len(packet.scores) for packet in given[1])
+    model.config = replace(model.config, tracking=replace(model.config.tracking, background=background))
+    found = detect(detector(save(tmp_path, model), least_score=None), frames(2))
+    assert [len(packet.scores) > 0 for packet in found] == [background == 0.0] * 2
 
 
 def test_boxes_of_another_detector_get_features(folder: Any) -> None:

@@ -33,8 +33,10 @@ def random_model(seed: int = 0, maps: tuple[int, ...] = (6, 10, 12), **roi: Any)
         backbone=None,
         channels=CHANNELS,
         strides=(8, 16, 32),
-        proposals=ProposalConfig(CHANNELS, 1, 2, candidates=60, proposals=20),
-        roi=RoiConfig(widths=(16,), resolution=3, **{"detections": 6, "score_threshold": 0.0, **roi}),
+        proposals=ProposalConfig(CHANNELS, 1, 2, 0.99, candidates=60, proposals=20),
+        roi=RoiConfig(
+            widths=(16,), resolution=3, **{"detections": 6, "score_threshold": 0.0, "nms_threshold": 0.99, **roi}
+        ),
     )
     association = AssociationConfig(KINDS, KINDS, 4)
     tracking = TrackingConfig(resolution=RESOLUTION, threshold=0.7)
