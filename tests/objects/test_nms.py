@@ -37,6 +37,13 @@ def test_a_suppressed_box_suppresses_nothing() -> None:
     assert nms(chain, 3, 0.5).tolist() == [0, 2]
 
 
+def test_below_one_half_a_suppressed_box_may_suppress() -> None:
+    """So the reference has it, of boxes in one tile that overlap by no more than one half."""
+    chain = torch.tensor([[0.0, 0.0, 10.0, 10.0], [4.3, 0.0, 14.3, 10.0], [8.6, 0.0, 18.6, 10.0]])
+    assert greedy(chain, 3, 0.3) == [0, 2]
+    assert nms(chain, 3, 0.3).tolist() == [0]
+
+
 def test_boxes_without_positive_coordinates_are_absent() -> None:
     boxes = torch.tensor([[-9.0, -9.0, -1.0, -1.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 4.0, 4.0]])
     assert nms(boxes, 3, 0.5).tolist() == [2]
