@@ -7,7 +7,10 @@ being a local folder inside this package.
 from __future__ import annotations
 
 import json
+import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -182,16 +185,17 @@ def _folder(folder: Path) -> _Source:
 def _create(full: str, source: _Source) -> Any:
     try:
         small = _quantized_file(source)
-        model = open_clip.create_model(
-            source.model,
-            pretrained=source.pretrained,
-            load_weights=small is None,
-            require_pretrained=small is None,
-            **source.overrides,
-        )
         if small is not None:
+            with _unwarned():
+                model = open_clip.create_model(
+                    source.model, load_weights=False, pretrained_text=False, **source.overrides
+                )
             model.load_state_dict(dequantized(load_file(small)))  # copies into float32
-        elif source.checkpoint is not None:
+            return model.eval().requires_grad_(False)
+        model = open_clip.create_model(
+            source.model, pretrained=source.pretrained, require_pretrained=True, **source.overrides
+        )
+        if source.checkpoint is not None:
             open_clip.load_checkpoint(model, str(source.checkpoint))
     except (RuntimeError, OSError, ValueError, SafetensorError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:3]) or type(error).__name__
@@ -206,6 +210,20 @@ def _quantized_file(source: _Source) -> Path | None:
         return None
     with safe_open(path, "pt") as weights:
         return path if is_quantized(weights.keys()) else None
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Keep to oneself that a model has no weights yet: they follow. open_clip tells it by the root logger."""
+
+    def passes(record: logging.LogRecord) -> bool:
+        return "initialized" not in record.getMessage()
+
+    logging.getLogger().addFilter(passes)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(passes)
 
 
 def _tokenizer(full: str, source: _Source, model: Any) -> Any:

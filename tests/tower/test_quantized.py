@@ -61,3 +61,10 @@ def test_multiples_without_steps_are_one_clear_error(tmp_path: Path) -> None:
     save_file(state, path)
     with pytest.raises(TowerError, match=f"{TABLE} lacks the steps"):
         load_tower(str(tmp_path))
+
+
+def test_nothing_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_tower(tmp_path, "timm_cnn")
+    shrink(tmp_path)
+    load_tower(str(tmp_path))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
