@@ -32,12 +32,18 @@ from onlooker.operators.localize.unloc.convert import reference_shapes as unloc_
 from onlooker.operators.localize.unloc.load import read_localizer, save_localizer
 from onlooker.operators.localize.unloc.model import Unloc
 from onlooker.operators.localize.unloc.reference import unloc_config
+from onlooker.operators.objects.densevoc.convert import TEXT
+from onlooker.operators.objects.densevoc.convert import load_reference as load_densevoc
+from onlooker.operators.objects.densevoc.convert import reference_shapes as densevoc_shapes
+from onlooker.operators.objects.densevoc.load import read_object_model, save_object_model
+from onlooker.operators.objects.densevoc.model import DenseVoc
+from onlooker.operators.objects.densevoc.reference import densevoc_config
 
-Kind = Literal["git-dense", "git-paragraph", "vid2seq", "unloc"]
-KINDS: tuple[Kind, ...] = ("git-dense", "git-paragraph", "vid2seq", "unloc")
+Kind = Literal["git-dense", "git-paragraph", "vid2seq", "unloc", "densevoc"]
+KINDS: tuple[Kind, ...] = ("git-dense", "git-paragraph", "vid2seq", "unloc", "densevoc")
 """As `config.json` calls them."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-Model = DenseCaptioner | ParagraphCaptioner | Vid2Seq | Unloc
+Model = DenseCaptioner | ParagraphCaptioner | Vid2Seq | Unloc | DenseVoc
 Report = Callable[[str, float], None]
 """Is told what is being done, and which share of it is."""
 
@@ -146,11 +152,14 @@ def find_kind(tree: Tree, pieces: Sequence[str] | None) -> Kind:
         return "vid2seq"
     if any(name.startswith("video_text_fusion/") for name in tree):
         return "unloc"
+    if any(name.startswith("proposal_generator/") for name in tree):
+        return "densevoc"
     if not any(name.startswith("textual/") for name in tree):
         some = ", ".join(sorted(tree)[:3]) or "no array"
         raise ReferenceTreeError(
             f"this is no parameter tree of a streaming captioner (it has {some}): those of GIT have arrays "
-            "textual/..., those of Vid2Seq text_decoder/..., those of UnLoc video_text_fusion/..."
+            "textual/..., those of Vid2Seq text_decoder/..., those of UnLoc video_text_fusion/..., "
+            "those of Dense VOC proposal_generator/..."
         )
     rows, words = vocabulary_rows(tree), len(_needed(pieces))
     if words > rows:
@@ -161,7 +170,8 @@ def find_kind(tree: Tree, pieces: Sequence[str] | None) -> Kind:
 def _needed(pieces: Sequence[str] | None) -> Sequence[str]:
     if not pieces:
         raise ConversionError(
-            "a GIT model needs its words: give a vocab.txt by --vocab (of published models that of bert-base-uncased)"
+            "a model that writes captions needs its words: give a vocab.txt by --vocab (of published models that of "
+            "bert-base-uncased)"
         )
     return pieces
 
@@ -189,6 +199,8 @@ def _model(kind: Kind, tree: Tree, how: Conversion) -> tuple[Model, Mapping[str,
         localizer = Unloc(told.config).eval()
         load_unloc(localizer, tree)
         return localizer, told.assumed
+    if kind == "densevoc":
+        return _densevoc(tree, how)
     configured = git_config(tree, kind == "git-dense", _needed(how.pieces), how.file, how.changes)
     own = configured.config
     with torch.device("meta"):  # sizes alone: what does not fit is told before anything is computed
@@ -198,6 +210,18 @@ def _model(kind: Kind, tree: Tree, how: Conversion) -> tuple[Model, Mapping[str,
     assert isinstance(model, DenseCaptioner | ParagraphCaptioner)
     load_reference(model, tree)
     return model.eval(), configured.assumed
+
+
+def _densevoc(tree: Tree, how: Conversion) -> tuple[DenseVoc, Mapping[str, Any]]:
+    if any(name.startswith(f"{TEXT}/") for name in tree):
+        _needed(how.pieces)
+    told = densevoc_config(tree, how.file, how.changes, how.pieces)
+    with torch.device("meta"):  # as below
+        shape = DenseVoc(told.config)
+    check_tree(densevoc_shapes(shape), tree)
+    model = shape.to_empty(device="cpu")
+    load_densevoc(model, tree)
+    return model.eval(), told.assumed
 
 
 def _check_numbers(tree: Tree, dtype: str) -> None:
@@ -219,7 +243,10 @@ def _save(folder: Path, model: Model, how: Conversion) -> None:
         save_vid2seq(folder, model, how.pieces, DTYPES[how.dtype])
         return
     try:
-        save_video_captioner(folder, model, _needed(how.pieces), DTYPES[how.dtype])
+        if isinstance(model, DenseVoc):
+            save_object_model(folder, model, pieces=how.pieces or (), dtype=DTYPES[how.dtype])
+        else:
+            save_video_captioner(folder, model, _needed(how.pieces), DTYPES[how.dtype])
     except ValueError as error:
         raise ConversionError(f"the vocabulary does not fit the model: {error}") from error
 
@@ -229,6 +256,9 @@ def _check_folder(folder: Path, model: Model, how: Conversion) -> None:
     loaded: Model
     if isinstance(model, Unloc):
         loaded, pieces = read_localizer(folder).model, list(how.pieces or ())
+    elif isinstance(model, DenseVoc):
+        found = read_object_model(folder)
+        loaded, pieces = found.model, list(found.pieces)
     elif isinstance(model, Vid2Seq):
         loaded, pieces = load_vid2seq(folder), load_pieces(folder)
     else:

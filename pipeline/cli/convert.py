@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 _DESCRIPTION = """\
-Convert a trained model of Streaming Dense Video Captioning or UnLoc (scenic, JAX) to a folder that onlooker loads:
-config.json, model.safetensors, and vocab.txt for captions.
+Convert a trained model of Streaming Dense Video Captioning, UnLoc or Dense VOC (scenic, JAX) to a folder that onlooker
+loads: config.json, model.safetensors, and vocab.txt for captions.
 
 SOURCE is a checkpoint of flax (the file checkpoint_1000, or the folder it lies in), or a .npz or .safetensors file of
 arrays named by their path, as textual/output/kernel. Nothing in it is run: pickles are refused, also those of PyTorch.
@@ -43,6 +43,7 @@ kinds:
   git-paragraph  one text about a whole video
   vid2seq        events with start and end, T5 on features of CLIP; needs no --vocab, T5's words are SentencePiece's
   unloc          when something that is described happens; needs no --vocab, its words are CLIP's
+  densevoc       every object, which of them are one, and a caption of each; --vocab unless it has no captions
 """
 
 _NEXT = {
@@ -70,6 +71,13 @@ _NEXT = {
         "model = load_localizer({out!r}).model",
         "model(videos, texts)  # videos: (videos, {frames}, height, width, 3), or features; see its help",
     ),
+    "densevoc": (
+        "next, in Python:",
+        "from onlooker.operators.objects.densevoc.load import load_object_model",
+        "model = load_object_model({out!r}).model",
+        "found = model(frames)  # of one video: (frames, height, width, 3), RGB from 0 to 255",
+        "model.describe(found)",
+    ),
 }
 
 
@@ -86,10 +94,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument(
         "--kind",
-        choices=["git-dense", "git-paragraph", "vid2seq", "unloc"],
+        choices=["git-dense", "git-paragraph", "vid2seq", "unloc", "densevoc"],
         help="default: found by the arrays, see below",
     )
-    parser.add_argument("--vocab", metavar="FILE", help="words by their ids, one a line; GIT models need it")
+    parser.add_argument("--vocab", metavar="FILE", help="words by their ids, one a line; captions need it")
     parser.add_argument(
         "--config",
         metavar="FILE|NAME=VALUE",
