@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from .errors import OnlookerError
 
+__all__ = ["GitCheckpoint", "GitCheckpointError", "first_line", "load_git_checkpoint", "quiet"]
+
 MODEL_TYPE = "git"
 
 
@@ -38,7 +40,7 @@ def load_git_checkpoint(name: str) -> GitCheckpoint:
         config = library.AutoConfig.from_pretrained(name)
         if config.model_type != MODEL_TYPE:
             raise ValueError(f"it is a checkpoint of {config.model_type!r}, not of GIT")
-        with _quiet(library.utils.logging):
+        with quiet(library.utils.logging):
             model, report = library.GitForCausalLM.from_pretrained(
                 name, output_loading_info=True, ignore_mismatched_sizes=True
             )
@@ -50,7 +52,7 @@ def load_git_checkpoint(name: str) -> GitCheckpoint:
         if len(tokenizer) < config.vocab_size // 2:
             raise ValueError(f"its tokenizer knows {len(tokenizer)} of {config.vocab_size} pieces: add vocab.txt")
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise GitCheckpointError(f"GIT checkpoint {name!r} cannot be loaded: {_first_line(error)}") from error
+        raise GitCheckpointError(f"GIT checkpoint {name!r} cannot be loaded: {first_line(error)}") from error
     try:
         image_processor = library.AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError):
@@ -59,7 +61,7 @@ def load_git_checkpoint(name: str) -> GitCheckpoint:
 
 
 @contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
+def quiet(logging: Any) -> Iterator[None]:
     """Keep transformers' progress bar and its table of weights that do not fit from the terminal."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
@@ -72,6 +74,7 @@ def _quiet(logging: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of a library says first: its messages run over many lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -28,6 +28,7 @@ OPERATORS = {
     "paper_captioner": "onlooker.operators.caption.paper_node:PaperCaptioner",
     "query_localizer": "onlooker.operators.localize.node:QueryLocalizer",
     "moment_localizer": "onlooker.operators.localize.moment_node:MomentLocalizer",
+    "hf_detector": "onlooker.operators.objects.transformers_node:HfDetector",
     "object_detector": "onlooker.operators.objects.detector_node:ObjectDetector",
     "object_tracker": "onlooker.operators.objects.tracker_node:ObjectTracker",
 }
