@@ -37,6 +37,15 @@ def test_one_object() -> None:
     torch.testing.assert_close(wanted.reach[0, peak[0]] * 8, torch.tensor([x - 21.0, y - 30.0, 53.0 - x, 66.0 - y]))
 
 
+def test_a_centre_counts_on_its_own_level_alone() -> None:
+    """Also where it falls exactly on a cell of another one."""
+    x, y = 4 * 8 + 4, 6 * 8 + 4
+    box = torch.tensor([[[x - 32.0, y - 32.0, x + 32.0, y + 32.0]]])  # half a diagonal of 45: stride 16
+    heatmap = cell_targets(box, SHAPES, STRIDES, level_ranges(STRIDES)).heatmap[0]
+    assert 0.99 < heatmap[6 * 12 + 4] < 1
+    assert (heatmap == 1).nonzero().flatten().tolist() == [144 + 3 * 6 + 2]
+
+
 def test_a_cell_goes_to_the_nearer_object() -> None:
     boxes = torch.tensor([[[0.0, 0.0, 40.0, 40.0], [16.0, 0.0, 56.0, 40.0]]])
     wanted = cell_targets(boxes, SHAPES, STRIDES, level_ranges(STRIDES))
