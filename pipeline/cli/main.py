@@ -23,6 +23,7 @@ examples:
   onlooker run holiday.mp4 --query "a dog" --report holiday.html
   onlooker run holiday.mp4 --events events.jsonl --vtt holiday.vtt -o caption.interval=2
   onlooker run holiday.mp4 --publish tcp://127.0.0.1:5571    and, elsewhere: onlooker subscribe
+  onlooker find holiday.mp4 "a dog" --picture dog.jpg   where it is; `onlooker ask` says what is where
   onlooker graph show file                           what a graph is made of, and every setting
   onlooker doctor                                    what is installed, what is missing
 
@@ -59,12 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"onlooker {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     from . import (
+        ask,
         bus,
         convert,
         demo,
         doctor,
         evaluate,
         events,
+        find,
         graphs,
         keys,
         replay,
@@ -78,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     for module in (
         demo,
         run,
+        ask,
+        find,
         graphs,
         train,
         convert,

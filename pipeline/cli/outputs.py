@@ -143,7 +143,7 @@ def _video_delay(graph: Graph, fps: float) -> float:
     """Seconds that a video has to wait until all that stands on its frames has been told, and a little more."""
     caption = 2.0 * float(_setting(graph, "git_captioner", "interval", 0.0))  # one interval after its span began
     # A detection may be told as late as with the next one of the same object, which may be a whole window later.
-    window = _setting(graph, "object_tracker", "window", 0) + _setting(graph, "object_tracker", "delay", 0)
+    window: int = _setting(graph, "object_tracker", "window", 0) + _setting(graph, "object_tracker", "delay", 0)
     track = 1.25 * window / fps + 2.0 * float(_setting(graph, "object_tracker", "update_every", 0.0))
     return max(12.0, caption, track)
 

@@ -1,0 +1,138 @@
+"""Finding in a picture what words say: boxes with scores, best first.
+
+`CropReferrer` compares each object that a detector finds, cut out of the picture, with the words by a CLIP tower. It
+needs no training of its own. It looks at one object at a time, so words that place it among others ("left of the
+bench") are read as part of its looks; whatever else refers to things in pictures has the form of a `Referrer` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..localize.class_lists import query_prompts
+from ..localize.scoring import Scorer
+from ..packets import FloatArray
+
+if TYPE_CHECKING:
+    from ..tower import Tower
+    from .detecting import Objects
+
+__all__ = ["CropReferrer", "Place", "Referrer", "cut_out", "load_referrer"]
+
+RGB = npt.NDArray[np.uint8]
+
+_MARGINS = (0.0, 0.25)
+"""Parts of a box's sides that are added around it: what an object is shows in its surroundings too."""
+_LEAST_DETECTION = 0.1
+_MOST_OBJECTS = 24
+_CONTRAST = 0.25
+_BATCH = 8
+
+
+class Place(NamedTuple):
+    """Where something is."""
+
+    box: tuple[float, float, float, float]
+    """x0, y0, x1, y1 as parts of the picture, from 0 to 1."""
+    score: float
+    """How well it fits the words."""
+
+
+class Referrer(Protocol):
+    """Finds what words say."""
+
+    threshold: float
+    """From which score a place is a find."""
+
+    def refer(self, picture: RGB, words: str) -> list[Place]:
+        """The places in a picture (H, W, 3) that fit the words, best first; also those below the threshold."""
+
+
+class CropReferrer:
+    """Compares objects, cut out, with the words.
+
+    The score is that of zero-shot queries (`localize/scoring.py`): standard deviations above what pictures of all kinds
+    reach with these words, less a part of what ordinary sentences reach with this object.
+    """
+
+    def __init__(self, tower: Tower, propose: Callable[[RGB], Objects], threshold: float) -> None:
+        """Take the parts.
+
+        Args:
+            tower: with both sides.
+            propose: finds the objects of a picture, whatever they are.
+            threshold: from which score a place is a find.
+        """
+        self.threshold = threshold
+        self._tower, self._propose = tower, propose
+        self._scorer = Scorer(tower, _CONTRAST)
+
+    def refer(self, picture: RGB, words: str) -> list[Place]:
+        """See `Referrer.refer`."""
+        found = self._propose(picture)
+        boxes = found.boxes[np.argsort(-found.scores, kind="stable")[:_MOST_OBJECTS]].clip(0, 1)
+        if not len(boxes):
+            return []
+        [asked] = self._scorer.read({words: query_prompts(words)})
+        scores = [self._scorer(features, [asked])[0] for features in self._features(picture, boxes)]
+        places = [
+            Place((x0, y0, x1, y1), score) for (x0, y0, x1, y1), score in zip(boxes.tolist(), scores, strict=True)
+        ]
+        return sorted(places, key=lambda place: -place.score)
+
+    def _features(self, picture: RGB, boxes: FloatArray) -> FloatArray:
+        """(N, E) mean direction of each object's cut-outs."""
+        pieces = [cut_out(picture, box, margin) for box in boxes.tolist() for margin in _MARGINS]
+        raw = self._tower.encode_frames(self._tower.preprocess(pieces), batch=_BATCH).features.numpy()
+        unit = raw / np.linalg.norm(raw, axis=-1, keepdims=True).clip(1e-12)
+        means: FloatArray = unit.reshape(len(boxes), len(_MARGINS), -1).mean(1)
+        return means
+
+
+def cut_out(picture: RGB, box: Sequence[float], margin: float = 0.0) -> RGB:
+    """The part of a picture in a box, parts of its sides, and a margin around it in parts of the box's own sides."""
+    height, width = picture.shape[:2]
+    x0, y0, x1, y1 = box
+    across, down = margin * (x1 - x0), margin * (y1 - y0)
+    left, top = int(max(0.0, x0 - across) * width), int(max(0.0, y0 - down) * height)
+    right, bottom = round(min(1.0, x1 + across) * width), round(min(1.0, y1 + down) * height)
+    left, top = min(left, width - 1), min(top, height - 1)
+    return picture[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
+def load_referrer(model: str = "tiny", tower: str | None = None, device: str = "cpu") -> CropReferrer:
+    """A referrer out of an object model and the tower that it reads.
+
+    Args:
+        model: object model that finds the objects, by name or folder.
+        tower: tower that compares them with words; None for the object model's own.
+        device: where they run.
+
+    Raises:
+        OnlookerError: there is no such model or tower.
+    """
+    from ..tower import load_tower
+    from .densevoc.load import load_object_model
+    from .detecting import FrameDetector
+
+    loaded = load_object_model(model, device)
+    detector = FrameDetector(loaded, 1, device)
+    eyes = load_tower(loaded.tower, None, "both", device)
+    reader = eyes if tower in (None, loaded.tower) else load_tower(str(tower), None, "both", device)
+
+    def propose(picture: RGB) -> Objects:
+        maps = eyes.encode_frames(eyes.preprocess([picture]), batch=1, maps=True).maps
+        view = tuple(np.ascontiguousarray(level[0].permute(1, 2, 0).numpy()) for level in maps)
+        [found] = detector.detect([view], _MOST_OBJECTS)
+        sure = found.scores >= _LEAST_DETECTION
+        return type(found)(found.boxes[sure], found.scores[sure], found.features[sure])
+
+    return CropReferrer(reader, propose, _THRESHOLD if reader.calibration is not None else _COSINE_THRESHOLD)
+
+
+_THRESHOLD = 1.5
+_COSINE_THRESHOLD = 0.03
