@@ -264,8 +264,7 @@ def test_whole_model(case: Case | None) -> None:
     unwritten[..., 0] = BEGIN
     words = model.read(unwritten, seen, context).words
     assert_network(model.word_points(words, features), case.tensor("fwd/point_coords"))
-    assert model.point_head is not None
-    assert_network(model.point_head(words)[1], case.tensor("fwd/point_logits"))
+    assert_network(model.relative_points(words, features)[1], case.tensor("fwd/point_logits"))
     boxes, read = model.refer(features, seen, tokens, context)
     assert_network(read.words, case.tensor("text_feats"))
     assert_network(model.word_points(read.words, features), case.tensor("word_points"))

@@ -34,6 +34,11 @@ class EvaConfig:
     final_norm: bool = True
     drop_path: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Check that heads can be turned along two axes."""
+        if self.width % (4 * self.num_heads):
+            raise ValueError(f"eva width {self.width} must be a multiple of 4 times its {self.num_heads} heads")
+
 
 @dataclass(frozen=True)
 class SamConfig:
@@ -98,6 +103,8 @@ class PointConfig:
         depth: linear layers.
         pre_norm: layer norm before the first one.
         activation: between them.
+        on_map: tell two corners with the help of the image features (`map_head`) instead of all that; `hidden_size`
+            is its inner width. No model of the reference has it.
     """
 
     num_points: int = 2
@@ -106,6 +113,7 @@ class PointConfig:
     depth: int = 4
     pre_norm: bool = True
     activation: Literal["gelu", "relu"] = "gelu"
+    on_map: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from onlooker.operators.tower.vit import PIXEL_MEAN, PIXEL_STD
 from .adapter import MaskAdapter, PromptAdapter
 from .config import PixelLlmConfig
 from .eva import EvaTransformer, resize_map
+from .map_head import MapHead
 from .masks import MaskDecoder
 from .points import PointHead, boxes_to_points, pad_after_end, solid_grid, to_pixels, token_mask, word_boxes
 from .prompts import PromptEncoder
@@ -72,7 +73,13 @@ class PixelLlm(nn.Module):
         self.prompt_encoder = PromptEncoder(config.prompt_width)
         self.adapter = PromptAdapter(config.adapter, config.grid_width, config.prompt_width)
         self.decoder = GitDecoder(config.decoder)
-        self.point_head = PointHead(config.points, config.word_width) if config.points else None
+        self.point_head: PointHead | MapHead | None = None
+        if config.points:
+            self.point_head = (
+                MapHead(config.word_width, config.grid_width, config.points.hidden_size)
+                if config.points.on_map
+                else PointHead(config.points, config.word_width)
+            )
         self.mask_decoder: MaskDecoder | None = None
         self.mask_adapter: MaskAdapter | None = None
         if config.masks:
@@ -143,14 +150,13 @@ class PixelLlm(nn.Module):
 
     def read(self, tokens: Tensor, visual: Tensor, context: Tensor | None = None) -> Read:
         """Texts (B, N, L) about what was seen; `context` (B, N, P), padded with 0, is what they answer."""
-        states = self.decoder.decode_states(tokens.flatten(0, 1), self._context(visual, context))
+        states = self._states(tokens, visual, context)
         logits = self.decoder.output(states[-1])
-        words = states[-1]
-        if self.config.fuse_layers:
-            chosen = [states[depth] for depth in self.config.fuse_layers]
-            words = torch.cat(chosen, -1) if self.config.fuse == "concat" else torch.stack(chosen).sum(0)
-        shape = tokens.shape[:2]
-        return Read(logits.view(*shape, *logits.shape[1:]), words.view(*shape, *words.shape[1:]))
+        return Read(logits.view(*tokens.shape, -1), self._fused(states).view(*tokens.shape, -1))
+
+    def words(self, tokens: Tensor, visual: Tensor, context: Tensor | None = None) -> Tensor:
+        """The features (B, N, L, D) that `read` gives, without the work for its logits."""
+        return self._fused(self._states(tokens, visual, context)).view(*tokens.shape, -1)
 
     def caption(
         self, visual: Tensor, length: int = 40, context: Tensor | None = None, beam: int = 1, per_beam: int = 2
@@ -182,10 +188,17 @@ class PixelLlm(nn.Module):
         Raises:
             ValueError: the model tells no locations.
         """
+        return to_pixels(self.relative_points(words, features)[0], features.sizes)
+
+    def relative_points(self, words: Tensor, features: ImageFeatures) -> tuple[Tensor, Tensor]:
+        """As `word_points`, in 0..1 of the pictures, and the head's logits."""
         if self.point_head is None:
             raise ValueError("this model tells no locations: it was made without points")
-        points, _ = self.point_head(words)
-        return to_pixels(points, features.sizes)
+        found: tuple[Tensor, Tensor]
+        found = (
+            self.point_head(words, features.grid) if isinstance(self.point_head, MapHead) else self.point_head(words)
+        )
+        return found
 
     def located(self, tokens: Tensor) -> Tensor:
         """Which tokens' points count: (B, N, L) bool, by the configuration."""
@@ -222,6 +235,17 @@ class PixelLlm(nn.Module):
         places = encoder.grid_code((features.masks.shape[1], features.masks.shape[2]))
         masks, quality = self.mask_decoder(features.masks, places, corners, encoder.no_mask_embed)
         return masks[:, :, 0], quality[:, :, 0]
+
+    def _states(self, tokens: Tensor, visual: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Hidden states (B * N, L, H) of all depths."""
+        return self.decoder.decode_states(tokens.flatten(0, 1), self._context(visual, context))
+
+    def _fused(self, states: list[Tensor]) -> Tensor:
+        """Features of words out of hidden states."""
+        if not self.config.fuse_layers:
+            return states[-1]
+        chosen = [states[depth] for depth in self.config.fuse_layers]
+        return torch.cat(chosen, -1) if self.config.fuse == "concat" else torch.stack(chosen).sum(0)
 
     def _context(self, visual: Tensor, context: Tensor | None) -> Context:
         """The decoder's view of what was seen and asked, one row for each location."""

@@ -1,0 +1,144 @@
+"""PixelLLMs as folders: `config.json`, `model.safetensors` and `vocab.txt`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from onlooker.operators.errors import OnlookerError
+from onlooker.operators.model_folder import Shelf, save_weights
+
+from .config import PixelLlmConfig
+from .model import PixelLlm
+
+ARCHITECTURE = "pixelllm"
+
+_VOCABULARY = "vocab.txt"
+_KERNEL, _WORDS = "decoder.output.weight", "decoder.words.weight"
+
+_loaded: dict[tuple[str, str], StoredPixelLlm] = {}
+_lock = threading.Lock()
+
+
+class PixelLlmError(OnlookerError):
+    """A PixelLLM cannot be loaded; the message names the value and what to do."""
+
+
+_SHELF = Shelf(
+    Path(__file__).parent / "weights", "PixelLLM", PixelLlmError, ("config.json", "model.safetensors", _VOCABULARY)
+)
+
+
+@dataclass(frozen=True)
+class StoredPixelLlm:
+    """What a folder holds.
+
+    Attributes:
+        model: in eval mode, float32; its parameters ask for no gradient.
+        pieces: the words by their ids.
+        tower: name of the tower whose features it reads; empty if it has trunks of its own.
+        settings: what its training found out, as plain values.
+    """
+
+    model: PixelLlm
+    pieces: tuple[str, ...]
+    tower: str
+    settings: Mapping[str, Any]
+
+
+def pixelllm_names() -> list[str]:
+    """Names of the models that come with the package."""
+    return _SHELF.names()
+
+
+def save_pixelllm(
+    folder: str | Path,
+    model: PixelLlm,
+    pieces: Sequence[str],
+    *,
+    tower: str = "",
+    settings: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a folder that `load_pixelllm` reads; it is made if it does not exist.
+
+    Args:
+        folder: its place.
+        model: the model.
+        pieces: the words by their ids, at most as many as the model's.
+        tower: name of the tower whose features it reads.
+        settings: values that go with the weights, plain ones.
+        dtype: of the stored weights.
+
+    Raises:
+        ValueError: more words than the model has rows for.
+    """
+    _check_words(model, pieces)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {
+        "architecture": ARCHITECTURE,
+        "tower": tower,
+        "model": model.config.to_dict(),
+        "settings": dict(settings or {}),
+    }
+    state = {name: weights.detach().cpu().to(dtype) for name, weights in model.named_parameters()}
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    (folder / _VOCABULARY).write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    save_weights(state, folder / "model.safetensors")
+
+
+def load_pixelllm(name_or_folder: str | Path, device: str = "cpu") -> StoredPixelLlm:
+    """The model of a name that comes with the package, or in a folder that `save_pixelllm` wrote.
+
+    Callers of one process share one instance per place and device, so a folder that changes is read once.
+
+    Raises:
+        PixelLlmError: no such name or folder, or its files do not make a model.
+    """
+    folder = _SHELF.folder(name_or_folder)
+    key = (str(folder.resolve()), device)
+    with _lock:
+        if key not in _loaded:
+            _loaded[key] = read_pixelllm(folder, device)
+        return _loaded[key]
+
+
+def read_pixelllm(folder: Path, device: str = "cpu") -> StoredPixelLlm:
+    """The model in a folder, read anew.
+
+    Raises:
+        PixelLlmError: its files do not make a model.
+    """
+    _SHELF.require_files(folder)
+    try:
+        values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if values["architecture"] != ARCHITECTURE:
+            raise ValueError(f"config.json says architecture {values['architecture']!r}, known is {ARCHITECTURE!r}")
+        model = PixelLlm(PixelLlmConfig.from_dict(values["model"]))
+        state = load_file(folder / "model.safetensors")
+        if model.config.decoder.tie_word_embeddings:
+            state[_KERNEL] = state[_WORDS]
+        model.load_state_dict(state)  # copies into float32
+        tower, settings = str(values["tower"]), dict(values["settings"])
+        pieces = tuple((folder / _VOCABULARY).read_text(encoding="utf-8").splitlines())
+        _check_words(model, pieces)
+    except KeyError as error:
+        raise PixelLlmError(f"PixelLLM {folder.name!r} cannot be loaded: it lacks {error}") from error
+    except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError, json a ValueError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PixelLlmError(f"PixelLLM {folder.name!r} cannot be loaded: {reason}") from error
+    return StoredPixelLlm(model.to(device).eval().requires_grad_(False), pieces, tower, settings)
+
+
+def _check_words(model: PixelLlm, pieces: Sequence[str]) -> None:
+    rows = model.config.decoder.vocab_size
+    if len(pieces) > rows:
+        raise ValueError(f"{len(pieces)} words, but the model has rows for {rows}")
