@@ -6,14 +6,14 @@ computes it: cross entropy over all ordered pairs of detections that show known 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from onlooker.operators.objects.densevoc.boxes import best_match
 
 __all__ = ["association_loss", "match_identities"]
 
 _EPS = 1e-6
-_UNION_EPS = 1e-8
 
 
 def match_identities(boxes: Tensor, true_boxes: Tensor, true_identities: Tensor, iou: float = 0.6) -> Tensor:
@@ -30,8 +30,8 @@ def match_identities(boxes: Tensor, true_boxes: Tensor, true_identities: Tensor,
     """
     if not true_boxes.shape[-2]:
         return true_identities.new_zeros(boxes.shape[:-1])
-    best, index = _pairwise_iou(boxes, true_boxes).max(-1)
-    return true_identities.gather(-1, index) * (best >= iou)
+    match = best_match(true_boxes, boxes)
+    return true_identities.gather(-1, match.which) * (match.iou >= iou)
 
 
 def association_loss(logits: Tensor, identities: Tensor) -> Tensor:
@@ -49,13 +49,3 @@ def association_loss(logits: Tensor, identities: Tensor) -> Tensor:
     same = (identities[..., :, None] == identities[..., None, :]).to(logits.dtype)
     losses = F.binary_cross_entropy_with_logits(logits, same, reduction="none")
     return (losses * counted).sum() / (counted.sum() + _EPS)
-
-
-def _pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """(..., N, 4) and (..., G, 4) -> (..., N, G)."""
-    low = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
-    high = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
-    inner = (high - low).clamp(min=0).prod(-1)
-    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)[..., :, None]
-    union = areas + (others[..., 2:] - others[..., :2]).prod(-1)[..., None, :] - inner
-    return torch.where(inner > 0, inner / (union + _UNION_EPS), torch.zeros_like(inner))
