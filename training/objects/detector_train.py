@@ -25,8 +25,10 @@ from .association_loss import association_loss
 from .detection_loss import DetectionLossOptions, detection_loss
 from .detector_data import SIZE, ViewCache
 
-__all__ = ["ObjectsLoss", "ObjectsTrainer", "ObjectsTraining", "Sighted", "sighted"]
+__all__ = ["APART", "ObjectsLoss", "ObjectsTrainer", "ObjectsTraining", "Sighted", "sighted"]
 
+APART = 0.3
+"""Overlap below which a box shows something else than the true one."""
 _SIZE = (SIZE, SIZE)
 
 
@@ -41,6 +43,7 @@ class ObjectsTraining:
         frames: T of a clip; there is one clip in an update.
         clip_every: updates from one with a clip to the next.
         rate: learning rate by step.
+        association_rate: the association's, as a share of it: its tokens are multiplied by each other, with no norm.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         average: what is kept of the running average of the weights at each step.
@@ -56,6 +59,7 @@ class ObjectsTraining:
     frames: int = 16
     clip_every: int = 2
     rate: LearningRate = field(default_factory=lambda: LearningRate(2e-3, 100, cosine_steps=2000))
+    association_rate: float = 0.15
     weight_decay: float = 0.02
     clip: float = 5.0
     average: float = 0.997
@@ -104,8 +108,7 @@ class ObjectsTrainer:
             raise ValueError("this training reads a trunk's maps: the model needs a pyramid for them")
         self.model, self.training = model.to(memory_format=torch.channels_last), training
         self.average = copy.deepcopy(model).eval()
-        trained = [weights for weights in model.parameters() if weights.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=training.rate.base, weight_decay=training.weight_decay)
+        self.optimizer = torch.optim.AdamW(_groups(model, training), weight_decay=training.weight_decay)
         self.step_number = 0
 
     def run(
@@ -143,7 +146,7 @@ class ObjectsTrainer:
     ) -> ObjectsLoss:
         """One update on maps and boxes of pictures and, if there is one, of a clip."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.training.rate(self.step_number + 1)
+            group["lr"] = group["share"] * self.training.rate(self.step_number + 1)
         self.model.train()
         loss = self.loss(self.model, pictures, clip, generator)
         self.optimizer.zero_grad()
@@ -200,6 +203,17 @@ class ObjectsTrainer:
         self.step_number = int(state["step"])
 
 
+def _groups(model: DenseVoc, training: ObjectsTraining) -> list[dict[str, Any]]:
+    """What is trained, by its share of the learning rate."""
+    fast: list[Tensor] = []
+    slow: list[Tensor] = []
+    for name, weights in model.named_parameters():
+        if weights.requires_grad:
+            (slow if name.startswith("association.") else fast).append(weights)
+    parts = ((1.0, fast), (training.association_rate, slow))
+    return [{"params": part, "lr": 0.0, "share": share} for share, part in parts if part]
+
+
 def sighted(truth: Tensor, strangers: int, jitter: float, generator: torch.Generator) -> Sighted:
     """What a detector might see of a clip: the true boxes (T, K, 4), not exactly, and some of other things.
 
@@ -220,9 +234,5 @@ def sighted(truth: Tensor, strangers: int, jitter: float, generator: torch.Gener
     corner = (SIZE - extent) * torch.rand(frames, strangers, 2, generator=generator)
     others = torch.cat([corner, corner + extent], -1)
     alone = torch.arange(count + 1, count + 1 + frames * strangers).view(frames, strangers)
-    alone = torch.where(best_match(truth, others).iou < _APART, alone, 0)
+    alone = torch.where(best_match(truth, others).iou < APART, alone, 0)
     return Sighted(torch.cat([boxes * seen[..., None], others], 1), torch.cat([identities * seen, alone], 1))
-
-
-_APART = 0.3
-"""Overlap below which a box shows something else than the true one."""

@@ -30,6 +30,7 @@ from onlooker.operators.tower import load_tower
 from onlooker.training.files import whole_file
 from onlooker.training.schedules import LearningRate
 
+from .association_train import AssociationTraining, clip_sightings, train_association
 from .bank import ObjectBank
 from .clips import ClipOptions, ClipViews, draw_clip
 from .detector_data import ViewCache, ViewOptions, draw_view, open_boxes
@@ -72,6 +73,7 @@ class TinyObjectsRecipe:
         drawing: how pictures are drawn.
         filming: how clips are drawn.
         training: batches and losses; its seed, steps and rate are those above.
+        finishing: the last stage of the association, on the finished detector; its seed is that above.
         settings: what goes with the weights for use on streams.
     """
 
@@ -88,6 +90,7 @@ class TinyObjectsRecipe:
     drawing: ViewOptions = field(default_factory=ViewOptions)
     filming: ClipOptions = field(default_factory=ClipOptions)
     training: ObjectsTraining = field(default_factory=ObjectsTraining)
+    finishing: AssociationTraining = field(default_factory=AssociationTraining)
     settings: dict[str, Any] = field(default_factory=dict)
 
     def config(self) -> DenseVocConfig:
@@ -204,6 +207,9 @@ def train_tiny_objects(
                 torch.save({"run": run, "trainer": trainer.state()}, part)
 
     model = trainer.run(views, clips, told)
+    assert model.association is not None
+    finishing = replace(recipe.finishing, seed=recipe.seed, frames=recipe.filming.frames)
+    model.association = train_association(model.association, clip_sightings(model, clips, finishing), finishing)
     save_object_model(out, model, tower=_TOWER, settings=recipe.settings, dtype=torch.float16)
     return model
 
