@@ -1,4 +1,4 @@
-"""When the captions of tracks are written: a first one at once, better ones as evidence comes, within a budget."""
+"""When tracks are described: at first sight, and better as evidence comes, within a budget."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ __all__ = ["Allowance", "Describer", "wanted"]
 class Describer(Protocol):
     """Writes captions of regions from a tower's tokens."""
 
+    views: int
+    """Frames that a caption is made from."""
+
     def tokens(self, grid: FloatArray, boxes: FloatArray) -> FloatArray:
         """Views (N, R, D) of boxes (N, 4), parts of the picture, in one frame's tokens (h, w, D)."""
         ...
@@ -26,22 +29,22 @@ class Describer(Protocol):
 
 @dataclass(slots=True)
 class Allowance:
-    """Captions that may be written, by media time: what is not used is saved for at most two seconds."""
+    """How much may be done, by media time: what is not used is saved for at most two seconds."""
 
     saved: float = 0.0
     since: float | None = None
     """Media time of the last grant; None before the first."""
 
     def grant(self, t: float, rate: float) -> int:
-        """How many may be written at media time `t`, at `rate` a second."""
+        """How often it may be done at media time `t`, at `rate` a second."""
         most = max(1.0, 2 * rate)
         self.saved = most if self.since is None else min(most, self.saved + (t - self.since) * rate)
         self.since = t
         return int(self.saved + 1e-6)
 
-    def spend(self, captions: int) -> None:
-        """So many were written."""
-        self.saved = max(0.0, self.saved - captions)
+    def spend(self, count: int) -> None:
+        """It was done so often."""
+        self.saved = max(0.0, self.saved - count)
 
 
 def wanted(tracks: Iterable[Track], leaving: set[int]) -> list[Track]:

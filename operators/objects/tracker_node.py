@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from ..contract import Config, Context, Inputs, Operator, Outputs, Port
 from ..errors import OnlookerError
 from ..events import Event
-from ..packets import Detections, Events, FloatArray, Tokens
+from ..packets import Detections, Events, FloatArray, Frame, Tokens
 from .bank import Bank, spread
 from .captioning import Allowance, Describer, wanted
 from .tracks import Track
@@ -20,6 +20,7 @@ from .window import Seen, Window, WindowRules
 
 if TYPE_CHECKING:
     from .matching import Matcher
+    from .naming import Namer
 
 __all__ = ["ObjectTracker", "ObjectTrackerConfig", "TrackerState"]
 
@@ -57,8 +58,16 @@ class ObjectTrackerConfig(Config):
     captions_per_second: float = Field(
         default=1.0, gt=0, description="Captions that may be written in a second of media time; others wait."
     )
-    views: int = Field(default=6, ge=1, description="Frames of an object that a caption is written from.")
-    tower: str | None = Field(default=None, description="Tower whose text side picks among the captions.")
+    names: list[str] = Field(
+        default_factory=list, description="What objects may be called, in words; needs the frames connected."
+    )
+    name_score: float = Field(
+        default=1.5, description="Score from which a name is given, in standard deviations as of the query localizer."
+    )
+    looks_per_second: float = Field(
+        default=4.0, gt=0, description="Objects that are compared with the names in a second of media time."
+    )
+    tower: str = Field(default="tiny", description="Tower that compares objects with names.")
     pretrained: str | None = Field(default=None, description="open_clip pretrained tag or checkpoint of that tower.")
 
     @model_validator(mode="after")
@@ -77,7 +86,8 @@ class TrackerState:
     window: Window = field(default_factory=Window)
     tracks: dict[int, Track] = field(default_factory=dict)
     """Those that go on, by identity."""
-    allowance: Allowance = field(default_factory=Allowance)
+    captions: Allowance = field(default_factory=Allowance)
+    looks: Allowance = field(default_factory=Allowance)
 
 
 class ObjectTracker(Operator[TrackerState]):
@@ -91,10 +101,17 @@ class ObjectTracker(Operator[TrackerState]):
     **Captions** (with the tower's `tokens`) are written when an object appears, anew when it has been seen twice as
     often, and when it may be gone; where more are due than `captions_per_second`, in that order. The last caption
     stands in the `end`.
+
+    **Names** are those of the detections, or, with `names` and the `frames`, those of them that fit cut-outs of the
+    object best, looked at as often as captions are written.
     """
 
     Config = ObjectTrackerConfig
-    inputs = {"detections": Port(Detections), "tokens": Port(Tokens, optional=True)}
+    inputs = {
+        "detections": Port(Detections),
+        "tokens": Port(Tokens, optional=True),
+        "frames": Port(Frame, optional=True),
+    }
     outputs = {"events": Events}
 
     config: ObjectTrackerConfig
@@ -119,7 +136,14 @@ class ObjectTracker(Operator[TrackerState]):
         if config.captioner is not None:
             from .captions import load_region_captioner
 
-            self._describer = load_region_captioner(config.captioner, config.tower, config.pretrained, context.device)
+            self._describer = load_region_captioner(config.captioner, device=context.device)
+        self._namer: Namer | None = None
+        if config.names:
+            from ..tower import load_tower
+            from .naming import Namer
+
+            tower = load_tower(config.tower, config.pretrained, "both", context.device)
+            self._namer = Namer(tower, config.names, config.name_score)
 
     def initial_state(self, stream: str) -> TrackerState:
         """Nothing seen."""
@@ -140,28 +164,30 @@ class ObjectTracker(Operator[TrackerState]):
     def _process(self, state: TrackerState, given: Inputs) -> Outputs:
         outputs = Outputs()
         tokens = {packet.t: packet for packet in given.packets.get("tokens", ())}
+        frames = {packet.t: packet for packet in given.packets.get("frames", ())}
         for packet in given.packets.get("detections", ()):
-            told = self._step(state, packet, tokens.get(packet.t))
+            told = self._step(state, packet, self._seen(packet, tokens.get(packet.t), frames.get(packet.t)))
             for port, packets in told.packets.items():
                 outputs.packets.setdefault(port, []).extend(packets)
         return outputs
 
-    def _step(self, state: TrackerState, packet: Detections, tokens: Tokens | None) -> Outputs:
+    def _step(self, state: TrackerState, packet: Detections, seen: Seen) -> Outputs:
         """One frame: who is who, who is gone, what is said of them."""
         state.epoch = packet.epoch
-        state.window.push(self._seen(packet, tokens), self._rules)
+        state.window.push(seen, self._rules)
         self._join(state)
         gone = self._gone(state)
-        granted = state.allowance.grant(packet.t, self.config.captions_per_second)
+        self._look(state)
+        granted = state.captions.grant(packet.t, self.config.captions_per_second)
         due = wanted([*gone, *state.tracks.values()], self._leaving(state, gone))[:granted]
-        state.allowance.spend(self._describe(due))
+        state.captions.spend(self._describe(due))
         stream, epoch, t = state.stream, state.epoch, packet.t
         events = [track.end(stream, epoch, t) for track in gone]
         going = [track for track in state.tracks.values() if track.is_due(t, self.config.update_every)]
         events += [track.tell(stream, epoch, t) for track in going]
         return _told(state, t, events)
 
-    def _seen(self, packet: Detections, tokens: Tokens | None) -> Seen:
+    def _seen(self, packet: Detections, tokens: Tokens | None, frame: Frame | None) -> Seen:
         """The detections that count, best first."""
         if packet.features is None:
             raise OnlookerError(
@@ -178,6 +204,7 @@ class ObjectTracker(Operator[TrackerState]):
             self._matcher.embed(packet.features[kept]),
             None if packet.names is None else tuple(packet.names[i] for i in kept),
             self._views(boxes, tokens),
+            None if frame is None or self._namer is None else frame.pixels,
         )
 
     def _views(self, boxes: FloatArray, tokens: Tokens | None) -> list[FloatArray | None]:
@@ -192,7 +219,8 @@ class ObjectTracker(Operator[TrackerState]):
         for sighting in state.window.settle(self._matcher.relate, self._rules, last=last):
             if sighting.identity not in state.tracks:
                 # Twice as many as a caption takes, so that those are spread evenly also between two thinnings.
-                state.tracks[sighting.identity] = Track(sighting.identity, Bank(2 * self.config.views))
+                capacity = 2 * (1 if self._describer is None else self._describer.views)
+                state.tracks[sighting.identity] = Track(sighting.identity, Bank(capacity))
             state.tracks[sighting.identity].see(sighting)
 
     def _gone(self, state: TrackerState) -> list[Track]:
@@ -204,6 +232,23 @@ class ObjectTracker(Operator[TrackerState]):
             state.window.close(identity)
             ended.append(identity)
         return [state.tracks.pop(identity) for identity in sorted(ended)]
+
+    def _look(self, state: TrackerState) -> None:
+        """Compare objects with the names: those never looked at, then those seen twice as often since."""
+        ready = len(state.window.frames) - 1 - self.config.delay  # whose detections have just got their identities
+        if self._namer is None or ready < 0:
+            return
+        seen = state.window.frames[ready]
+        granted = state.looks.grant(seen.t, self.config.looks_per_second)
+        shown = [t for t in state.tracks.values() if t.t_last == seen.t and t.count >= 2 * t.looked_at]
+        due = sorted(shown, key=lambda track: (track.looked_at > 0, track.identity))[:granted]
+        if seen.pixels is not None and due:
+            for track, features in zip(due, self._namer.look(seen.pixels, [t.latest[1:] for t in due]), strict=True):
+                track.looks = features if track.looks is None else track.looks + features
+                track.looked_at = track.count
+                track.given_name = self._namer.name(track.looks)
+            state.looks.spend(len(due))
+        seen.pixels = None
 
     def _leaving(self, state: TrackerState, gone: Sequence[Track]) -> set[int]:
         """Tracks that may never be seen again: those that are gone, and those not seen for a quarter of the window."""
@@ -217,7 +262,8 @@ class ObjectTracker(Operator[TrackerState]):
         """Write the captions of these tracks; how many."""
         if self._describer is None or not tracks:
             return 0
-        views = [np.stack(spread(track.views.items, self.config.views)).astype(np.float32) for track in tracks]
+        most = self._describer.views
+        views = [np.stack(spread(track.views.items, most)).astype(np.float32) for track in tracks]
         for track, (text, _) in zip(tracks, self._describer.caption(views), strict=True):
             track.text, track.captioned_at = text, track.views.count
         return len(tracks)

@@ -44,7 +44,11 @@ class Track:
     names: dict[str, float] = field(default_factory=dict)
     """What detectors call it, and the scores of those detections together."""
     given_name: str | None = None
-    """The name found for it by words; before what detectors say."""
+    """The name found for it among the user's; goes before what detectors say."""
+    looks: FloatArray | None = None
+    """(E,) sum of the features of its cut-outs, of unit norm."""
+    looked_at: int = 0
+    """Detections that there were when it was looked at last."""
     text: str | None = None
     captioned_at: int = 0
     """Views that there were when its caption was made."""

@@ -57,6 +57,8 @@ class Seen:
     names: tuple[str, ...] | None = None
     views: list[FloatArray | None] = field(default_factory=list)
     """What a caption of each is made from, until it has an identity; empty without captions."""
+    pixels: npt.NDArray[np.uint8] | None = None
+    """(H, W, 3) the frame itself, until its detections have their identities; None where nobody looks at it."""
     identities: npt.NDArray[np.int64] = field(init=False)
     """(N,) see `linking`."""
 

@@ -175,7 +175,7 @@ def test_memory_does_not_grow(right: Any) -> None:
     """Days of objects that come and go, and one that stays, take no more than a minute of them."""
 
     def size(frames: int) -> int:
-        operator, state = tracker(right, Teller(), window=6, views=2), None
+        operator, state = tracker(right, Teller(2), window=6), None
         shown = [[0, 1 + (i // 2) % (KINDS - 1)] for i in range(frames)]
         packets = detections(shown)
         state = operator.initial_state("s")

@@ -17,7 +17,7 @@ from onlooker.operators.objects.densevoc.load import save_object_model
 from onlooker.operators.objects.densevoc.model import DenseVoc, DenseVocConfig, TrackingConfig
 from onlooker.operators.objects.densevoc.trunk_pyramid import TrunkPyramidConfig
 from onlooker.operators.objects.tracker_node import ObjectTracker, ObjectTrackerConfig
-from onlooker.operators.packets import Detections, Tokens
+from onlooker.operators.packets import Detections, Frame, Packet, Tokens
 
 FPS = 2.0
 CHANNELS = 8
@@ -26,7 +26,7 @@ KINDS = RESOLUTION**2 * CHANNELS
 """Objects that the right association can tell apart."""
 
 
-def random_model(seed: int = 0, maps: tuple[int, ...] = (6, 10, 12), **roi: Any) -> DenseVoc:
+def random_model(seed: int = 0, maps: tuple[int, ...] = (6, 10, 12)) -> DenseVoc:
     """A small model on a trunk's maps."""
     torch.manual_seed(seed)
     config = DetectorConfig(
@@ -34,9 +34,7 @@ def random_model(seed: int = 0, maps: tuple[int, ...] = (6, 10, 12), **roi: Any)
         channels=CHANNELS,
         strides=(8, 16, 32),
         proposals=ProposalConfig(CHANNELS, 1, 2, 0.99, candidates=60, proposals=20),
-        roi=RoiConfig(
-            widths=(16,), resolution=3, **{"detections": 6, "score_threshold": 0.0, "nms_threshold": 0.99, **roi}
-        ),
+        roi=RoiConfig(widths=(16,), resolution=3, nms_threshold=0.99, score_threshold=0.0, detections=6),
     )
     association = AssociationConfig(KINDS, KINDS, 4)
     tracking = TrackingConfig(resolution=RESOLUTION, threshold=0.7)
@@ -98,7 +96,8 @@ def tokens(packets: Iterable[Detections], shape: tuple[int, int] = (3, 4), width
 class Teller:
     """Describes a track by how many views it was shown and of when; remembers what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, views: int = 6) -> None:
+        self.views = views
         self.asked: list[list[float]] = []
 
     def tokens(self, grid: Any, boxes: Any) -> Any:
@@ -120,15 +119,34 @@ def tracker(folder: Path, teller: Teller | None = None, **config: Any) -> Object
     return operator
 
 
+def pictures(packets: Iterable[Detections], size: tuple[int, int] = (48, 64)) -> list[Frame]:
+    """The same frames as noise; that of object `k` is where it is, and always the same."""
+    found = []
+    for index, packet in enumerate(packets):
+        pixels = np.zeros((*size, 3), np.uint8)
+        for feature_of, box in zip(packet.features, packet.boxes, strict=True):
+            x0, y0, x1, y1 = (box * np.tile(size[::-1], 2)).astype(int)
+            noise = np.random.default_rng(int(feature_of.argmax())).integers(0, 255, (*size, 3), np.uint8)
+            pixels[y0:y1, x0:x1] = noise[: y1 - y0, : x1 - x0]
+        found.append(Frame(packet.stream, packet.epoch, packet.t, pixels, index, size[::-1]))
+    return found
+
+
 def run(
-    operator: ObjectTracker, packets: Sequence[Detections], seen: Sequence[Tokens] = (), chunk: int | None = None
+    operator: ObjectTracker,
+    packets: Sequence[Detections],
+    seen: Sequence[Tokens] = (),
+    chunk: int | None = None,
+    frames: Sequence[Frame] = (),
 ) -> list[tuple[float, TrackEvent]]:
     """All events with the time they were told at; the stream ends one frame after its last."""
     chunk = chunk or max(1, len(packets))
     state, told = operator.initial_state("s"), []
     for start in range(0, len(packets), chunk):
         part = packets[start : start + chunk]
-        given = {"detections": part, "tokens": [packet for packet in seen if part[0].t <= packet.t <= part[-1].t]}
+        given: dict[str, Sequence[Packet]] = {"detections": part}
+        for port, others in (("tokens", seen), ("frames", frames)):
+            given[port] = [packet for packet in others if part[0].t <= packet.t <= part[-1].t]
         state, outputs = operator.process(state, Inputs(given, part[-1].t, part[-1].t))
         told += outputs.packets.get("events", [])
     state, outputs = operator.flush(state, (packets[-1].t if packets else 0.0) + 1 / FPS)
