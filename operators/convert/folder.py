@@ -38,12 +38,17 @@ from onlooker.operators.objects.densevoc.convert import reference_shapes as dens
 from onlooker.operators.objects.densevoc.load import read_object_model, save_object_model
 from onlooker.operators.objects.densevoc.model import DenseVoc
 from onlooker.operators.objects.densevoc.reference import densevoc_config
+from onlooker.operators.objects.pixelllm.convert import load_reference as load_pixelllm
+from onlooker.operators.objects.pixelllm.convert import reference_shapes as pixelllm_shapes
+from onlooker.operators.objects.pixelllm.load import read_pixelllm, save_pixelllm
+from onlooker.operators.objects.pixelllm.model import PixelLlm
+from onlooker.operators.objects.pixelllm.reference import pixelllm_config
 
-Kind = Literal["git-dense", "git-paragraph", "vid2seq", "unloc", "densevoc"]
-KINDS: tuple[Kind, ...] = ("git-dense", "git-paragraph", "vid2seq", "unloc", "densevoc")
+Kind = Literal["git-dense", "git-paragraph", "vid2seq", "unloc", "densevoc", "pixelllm"]
+KINDS: tuple[Kind, ...] = ("git-dense", "git-paragraph", "vid2seq", "unloc", "densevoc", "pixelllm")
 """As `config.json` calls them."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-Model = DenseCaptioner | ParagraphCaptioner | Vid2Seq | Unloc | DenseVoc
+Model = DenseCaptioner | ParagraphCaptioner | Vid2Seq | Unloc | DenseVoc | PixelLlm
 Report = Callable[[str, float], None]
 """Is told what is being done, and which share of it is."""
 
@@ -154,12 +159,14 @@ def find_kind(tree: Tree, pieces: Sequence[str] | None) -> Kind:
         return "unloc"
     if any(name.startswith("proposal_generator/") for name in tree):
         return "densevoc"
+    if any(name.startswith("prompt_adapter/") for name in tree):
+        return "pixelllm"
     if not any(name.startswith("textual/") for name in tree):
         some = ", ".join(sorted(tree)[:3]) or "no array"
         raise ReferenceTreeError(
             f"this is no parameter tree of a streaming captioner (it has {some}): those of GIT have arrays "
             "textual/..., those of Vid2Seq text_decoder/..., those of UnLoc video_text_fusion/..., "
-            "those of Dense VOC proposal_generator/..."
+            "those of Dense VOC proposal_generator/..., those of PixelLLM prompt_adapter/..."
         )
     rows, words = vocabulary_rows(tree), len(_needed(pieces))
     if words > rows:
@@ -201,6 +208,8 @@ def _model(kind: Kind, tree: Tree, how: Conversion) -> tuple[Model, Mapping[str,
         return localizer, told.assumed
     if kind == "densevoc":
         return _densevoc(tree, how)
+    if kind == "pixelllm":
+        return _pixelllm(tree, how)
     configured = git_config(tree, kind == "git-dense", _needed(how.pieces), how.file, how.changes)
     own = configured.config
     with torch.device("meta"):  # sizes alone: what does not fit is told before anything is computed
@@ -221,6 +230,17 @@ def _densevoc(tree: Tree, how: Conversion) -> tuple[DenseVoc, Mapping[str, Any]]
     check_tree(densevoc_shapes(shape), tree)
     model = shape.to_empty(device="cpu")
     load_densevoc(model, tree)
+    return model.eval(), told.assumed
+
+
+def _pixelllm(tree: Tree, how: Conversion) -> tuple[PixelLlm, Mapping[str, Any]]:
+    _needed(how.pieces)
+    told = pixelllm_config(tree, how.file, how.changes)
+    with torch.device("meta"):  # as above
+        shape = PixelLlm(told.config)
+    check_tree(pixelllm_shapes(shape), tree)
+    model = shape.to_empty(device="cpu")
+    load_pixelllm(model, tree)
     return model.eval(), told.assumed
 
 
@@ -245,6 +265,8 @@ def _save(folder: Path, model: Model, how: Conversion) -> None:
     try:
         if isinstance(model, DenseVoc):
             save_object_model(folder, model, pieces=how.pieces or (), dtype=DTYPES[how.dtype])
+        elif isinstance(model, PixelLlm):
+            save_pixelllm(folder, model, _needed(how.pieces), dtype=DTYPES[how.dtype])
         else:
             save_video_captioner(folder, model, _needed(how.pieces), DTYPES[how.dtype])
     except ValueError as error:
@@ -259,6 +281,9 @@ def _check_folder(folder: Path, model: Model, how: Conversion) -> None:
     elif isinstance(model, DenseVoc):
         found = read_object_model(folder)
         loaded, pieces = found.model, list(found.pieces)
+    elif isinstance(model, PixelLlm):
+        stored_model = read_pixelllm(folder)
+        loaded, pieces = stored_model.model, list(stored_model.pieces)
     elif isinstance(model, Vid2Seq):
         loaded, pieces = load_vid2seq(folder), load_pieces(folder)
     else:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 _DESCRIPTION = """\
-Convert a trained model of Streaming Dense Video Captioning, UnLoc or Dense VOC (scenic, JAX) to a folder that onlooker
-loads: config.json, model.safetensors, and vocab.txt for captions.
+Convert a trained model of Streaming Dense Video Captioning, UnLoc, Dense VOC or PixelLLM (scenic, JAX) to a folder that
+onlooker loads: config.json, model.safetensors, and vocab.txt for captions.
 
 SOURCE is a checkpoint of flax (the file checkpoint_1000, or the folder it lies in), or a .npz or .safetensors file of
 arrays named by their path, as textual/output/kernel. Nothing in it is run: pickles are refused, also those of PyTorch.
@@ -44,6 +44,7 @@ kinds:
   vid2seq        events with start and end, T5 on features of CLIP; needs no --vocab, T5's words are SentencePiece's
   unloc          when something that is described happens; needs no --vocab, its words are CLIP's
   densevoc       every object, which of them are one, and a caption of each; --vocab unless it has no captions
+  pixelllm       captions of places and places of words; the BERT-style decoder, without a detector of its own
 """
 
 _NEXT = {
@@ -78,6 +79,13 @@ _NEXT = {
         "found = model(frames)  # of one video: (frames, height, width, 3), RGB from 0 to 255",
         "model.describe(found)",
     ),
+    "pixelllm": (
+        "next, in Python:",
+        "from onlooker.operators.objects.pixelllm.load import load_pixelllm",
+        "model = load_pixelllm({out!r}).model",
+        "seen = model.see(model.encode_images(images), boxes)  # (pictures, height, width, 3) and (pictures, n, 4)",
+        "model.caption(seen, beam=4)",
+    ),
 }
 
 
@@ -94,7 +102,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument(
         "--kind",
-        choices=["git-dense", "git-paragraph", "vid2seq", "unloc", "densevoc"],
+        choices=["git-dense", "git-paragraph", "vid2seq", "unloc", "densevoc", "pixelllm"],
         help="default: found by the arrays, see below",
     )
     parser.add_argument("--vocab", metavar="FILE", help="words by their ids, one a line; captions need it")
