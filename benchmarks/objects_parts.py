@@ -9,14 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onlooker.operators.contract import Context, Inputs, Operator
+from onlooker.operators.contract import Context, Inputs, Operator, Outputs
 from onlooker.operators.errors import OnlookerError
 from onlooker.operators.events import Event
 from onlooker.operators.objects.detector_node import ObjectDetector
 from onlooker.operators.objects.metrics.event_log import told_tracks
 from onlooker.operators.objects.metrics.world import Boxes, World, box_iou
 from onlooker.operators.objects.tracker_node import ObjectTracker
-from onlooker.operators.packets import Detections, FeatureMaps, Frame, Packet, Tokens
+from onlooker.operators.packets import Detections, Events, FeatureMaps, Frame, Packet, Tokens
 from onlooker.operators.tower.node import ClipTower
 from onlooker.training.objects.bank import ObjectBank
 from onlooker.training.objects.pseudo_video import PseudoVideo, SceneOptions, draw_scene
@@ -174,9 +174,13 @@ class OwnTracker:
         for i, packet in enumerate(detections):
             own = _inputs(detections=[packet], **({} if tokens is None else {"tokens": [tokens[i]]}))
             state, out = self.operator.process(state, own)
-            told += [event for packets in out.packets.get("events", ()) for event in packets.events]
+            told += _events(out)
         _, out = self.operator.flush(state, len(detections) / fps)
-        return told + [event for packets in out.packets.get("events", ()) for event in packets.events]
+        return told + _events(out)
+
+
+def _events(out: Outputs) -> list[Event]:
+    return [event for packet in out.packets.get("events", ()) if isinstance(packet, Events) for event in packet.events]
 
 
 class KeptTracker:
@@ -240,7 +244,7 @@ def truth_rows(scene: Scene, captions: Sequence[str] | None = None) -> list[Row]
     texts = captions or [""] * len(scene.video.ids)
     rows = []
     for frame, (boxes, visible) in enumerate(zip(scene.video.boxes, scene.video.visible, strict=True)):
-        for i in np.flatnonzero(visible >= SEEN):
+        for i in np.flatnonzero(visible >= SEEN).tolist():
             x0, y0, x1, y1 = (boxes[i] / sides).tolist()
             rows.append(Row(frame, (x0, y0, x1 - x0, y1 - y0), int(scene.video.ids[i]), texts[i]))
     return rows

@@ -59,7 +59,7 @@ class Teacher:
         (raw,) = self._session.run(None, {self._input.name: canvas})
         centre = (raw[0, :, :2] + self._grid) * self._stride
         half = np.exp(raw[0, :, 2:4]) * self._stride / 2
-        boxes = np.concatenate([centre - half, centre + half], axis=1) / scale
+        boxes = (np.concatenate([centre - half, centre + half], axis=1) / scale).astype(np.float32)
         scores = raw[0, :, 4] * raw[0, :, 5:].max(axis=1)
         kept = np.flatnonzero(scores >= self._least)
         boxes = boxes[kept].clip(0, np.array([picture.width, picture.height] * 2, np.float32))
