@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .errors import OnlookerError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+    from torch import Tensor, nn
 
-__all__ = ["Shelf", "save_weights"]
+__all__ = ["Once", "Shelf", "save_model", "save_weights"]
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,73 @@ class Shelf:
         missing = [name for name in self.files if not (folder / name).is_file()]
         if missing:
             raise self.error(f"folder {folder.name!r} is not a {self.kind}: it lacks {', '.join(missing)}")
+
+    @contextmanager
+    def reading(self, folder: Path, architecture: str) -> Iterator[dict[str, Any]]:
+        """The values of a folder's `config.json`, to make a model of.
+
+        Raises:
+            OnlookerError: as `error`, in one line, for whatever goes wrong, also in the body of the `with`; a KeyError
+                counts as a value that `config.json` lacks.
+        """
+        self.require_files(folder)
+        try:
+            values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if values["architecture"] != architecture:
+                raise ValueError(f"config.json says architecture {values['architecture']!r}, known is {architecture!r}")
+            yield values
+        except KeyError as error:
+            reason = f"config.json is incomplete, it lacks {error}"
+            raise self.error(f"{self.kind} {folder.name!r} cannot be loaded: {reason}") from error
+        except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError, json a ValueError
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise self.error(f"{self.kind} {folder.name!r} cannot be loaded: {reason}") from error
+
+
+class Once(Generic[_Read]):
+    """Models that callers of one process share, one per place and device: a folder that changes is read once."""
+
+    def __init__(self, read: Callable[[Path, str], _Read]) -> None:
+        """`read` makes the model of a folder, on a device."""
+        self._read = read
+        self._models: dict[tuple[Path, str], _Read] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, folder: Path, device: str) -> _Read:
+        """The model of a folder; whatever `read` raises."""
+        key = (folder.resolve(), device)
+        with self._lock:
+            if key not in self._models:
+                self._models[key] = self._read(folder, device)
+            return self._models[key]
+
+
+def save_model(
+    folder: Path,
+    architecture: str,
+    model: nn.Module,
+    config: Mapping[str, Any],
+    *,
+    tower: str,
+    settings: Mapping[str, Any] | None,
+    dtype: torch.dtype,
+) -> None:
+    """Write `config.json` and `model.safetensors` into a folder, which is made if it does not exist.
+
+    Args:
+        folder: its place.
+        architecture: what `Shelf.reading` will ask for.
+        model: its parameters are stored, once where several names share one.
+        config: its configuration, plain values.
+        tower: name of the tower whose features it reads.
+        settings: values that go with the weights, plain ones.
+        dtype: of the stored weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"architecture": architecture, "tower": tower, "model": config, "settings": dict(settings or {})}
+    state = {name: weights.detach().cpu().to(dtype) for name, weights in model.named_parameters()}
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    save_weights(state, folder / "model.safetensors")
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:

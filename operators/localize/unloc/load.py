@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from onlooker.operators.errors import OnlookerError
-from onlooker.operators.model_folder import Shelf, save_weights
+from onlooker.operators.model_folder import Once, Shelf, save_model
 
 from .config import UnlocConfig
 from .model import Unloc
 
 ARCHITECTURE = "unloc"
-
-_loaded: dict[tuple[str, str], Localizer] = {}
-_lock = threading.Lock()
 
 
 class LocalizerError(OnlookerError):
@@ -68,17 +63,8 @@ def save_localizer(
         extra: settings that go with the weights, plain values.
         dtype: of the stored weights.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {
-        "architecture": ARCHITECTURE,
-        "tower": tower,
-        "model": model.config.to_dict(),
-        "settings": dict(extra or {}),
-    }
-    state = {name: weights.detach().cpu().to(dtype) for name, weights in model.named_parameters()}
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    save_weights(state, folder / "model.safetensors")
+    config = model.config.to_dict()
+    save_model(Path(folder), ARCHITECTURE, model, config, tower=tower, settings=extra, dtype=dtype)
 
 
 def load_localizer(name_or_folder: str | Path, device: str = "cpu") -> Localizer:
@@ -89,12 +75,7 @@ def load_localizer(name_or_folder: str | Path, device: str = "cpu") -> Localizer
     Raises:
         LocalizerError: no such name or folder, or its files do not make a localizer.
     """
-    folder = _SHELF.folder(name_or_folder)
-    key = (str(folder.resolve()), device)
-    with _lock:
-        if key not in _loaded:
-            _loaded[key] = read_localizer(folder, device)
-        return _loaded[key]
+    return _loaded(_SHELF.folder(name_or_folder), device)
 
 
 def read_localizer(folder: Path, device: str = "cpu") -> Localizer:
@@ -103,17 +84,11 @@ def read_localizer(folder: Path, device: str = "cpu") -> Localizer:
     Raises:
         LocalizerError: its files do not make a localizer.
     """
-    _SHELF.require_files(folder)
-    try:
-        values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if values["architecture"] != ARCHITECTURE:
-            raise ValueError(f"config.json says architecture {values['architecture']!r}, known is {ARCHITECTURE!r}")
+    with _SHELF.reading(folder, ARCHITECTURE) as values:
         model = Unloc(UnlocConfig.from_dict(values["model"]))
         model.load_state_dict(load_file(folder / "model.safetensors"))  # copies into float32
         tower, settings = str(values["tower"]), dict(values["settings"])
-    except KeyError as error:
-        raise LocalizerError(f"localizer {folder.name!r} cannot be loaded: config.json lacks {error}") from error
-    except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError, json a ValueError
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise LocalizerError(f"localizer {folder.name!r} cannot be loaded: {reason}") from error
     return Localizer(model.to(device).eval().requires_grad_(False), tower, settings)
+
+
+_loaded = Once(read_localizer)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from onlooker.operators.errors import OnlookerError
-from onlooker.operators.model_folder import Shelf, save_weights
+from onlooker.operators.model_folder import Once, Shelf, save_model
 
 from .model import DenseVoc, DenseVocConfig
 
@@ -29,9 +27,6 @@ __all__ = [
 
 ARCHITECTURE = "densevoc"
 _VOCABULARY = "vocab.txt"
-
-_loaded: dict[tuple[str, str], ObjectModel] = {}
-_lock = threading.Lock()
 
 
 class ObjectModelError(OnlookerError):
@@ -87,16 +82,7 @@ def save_object_model(
     """
     _check_words(model, pieces)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {
-        "architecture": ARCHITECTURE,
-        "tower": tower,
-        "model": model.config.to_dict(),
-        "settings": dict(settings or {}),
-    }
-    state = {name: weights.detach().cpu().to(dtype) for name, weights in model.named_parameters()}
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    save_weights(state, folder / "model.safetensors")
+    save_model(folder, ARCHITECTURE, model, model.config.to_dict(), tower=tower, settings=settings, dtype=dtype)
     if pieces:
         (folder / _VOCABULARY).write_text("\n".join(pieces) + "\n", encoding="utf-8")
     else:
@@ -111,12 +97,7 @@ def load_object_model(name_or_folder: str | Path, device: str = "cpu") -> Object
     Raises:
         ObjectModelError: no such name or folder, or its files do not make a model.
     """
-    folder = _SHELF.folder(name_or_folder)
-    key = (str(folder.resolve()), device)
-    with _lock:
-        if key not in _loaded:
-            _loaded[key] = read_object_model(folder, device)
-        return _loaded[key]
+    return _loaded(_SHELF.folder(name_or_folder), device)
 
 
 def read_object_model(folder: Path, device: str = "cpu") -> ObjectModel:
@@ -125,22 +106,16 @@ def read_object_model(folder: Path, device: str = "cpu") -> ObjectModel:
     Raises:
         ObjectModelError: its files do not make a model.
     """
-    _SHELF.require_files(folder)
-    try:
-        values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if values["architecture"] != ARCHITECTURE:
-            raise ValueError(f"config.json says architecture {values['architecture']!r}, known is {ARCHITECTURE!r}")
+    with _SHELF.reading(folder, ARCHITECTURE) as values:
         model = DenseVoc(DenseVocConfig.from_dict(values["model"]))
         model.load_state_dict(load_file(folder / "model.safetensors"))  # copies into float32
         tower, settings, words = str(values["tower"]), dict(values["settings"]), folder / _VOCABULARY
         pieces = tuple(words.read_text(encoding="utf-8").splitlines()) if words.is_file() else ()
         _check_words(model, pieces)
-    except KeyError as error:
-        raise ObjectModelError(f"object model {folder.name!r} cannot be loaded: config.json lacks {error}") from error
-    except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError, json a ValueError
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ObjectModelError(f"object model {folder.name!r} cannot be loaded: {reason}") from error
     return ObjectModel(model.to(device).eval().requires_grad_(False), tower, settings, pieces)
+
+
+_loaded = Once(read_object_model)
 
 
 def _check_words(model: DenseVoc, pieces: Sequence[str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from onlooker.operators.errors import OnlookerError
-from onlooker.operators.model_folder import Shelf, save_weights
+from onlooker.operators.model_folder import Once, Shelf, save_model
 
 from .config import PixelLlmConfig
 from .model import PixelLlm
@@ -22,9 +20,6 @@ ARCHITECTURE = "pixelllm"
 
 _VOCABULARY = "vocab.txt"
 _KERNEL, _WORDS = "decoder.output.weight", "decoder.words.weight"
-
-_loaded: dict[tuple[str, str], StoredPixelLlm] = {}
-_lock = threading.Lock()
 
 
 class PixelLlmError(OnlookerError):
@@ -82,17 +77,8 @@ def save_pixelllm(
     """
     _check_words(model, pieces)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {
-        "architecture": ARCHITECTURE,
-        "tower": tower,
-        "model": model.config.to_dict(),
-        "settings": dict(settings or {}),
-    }
-    state = {name: weights.detach().cpu().to(dtype) for name, weights in model.named_parameters()}
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    save_model(folder, ARCHITECTURE, model, model.config.to_dict(), tower=tower, settings=settings, dtype=dtype)
     (folder / _VOCABULARY).write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    save_weights(state, folder / "model.safetensors")
 
 
 def load_pixelllm(name_or_folder: str | Path, device: str = "cpu") -> StoredPixelLlm:
@@ -103,12 +89,7 @@ def load_pixelllm(name_or_folder: str | Path, device: str = "cpu") -> StoredPixe
     Raises:
         PixelLlmError: no such name or folder, or its files do not make a model.
     """
-    folder = _SHELF.folder(name_or_folder)
-    key = (str(folder.resolve()), device)
-    with _lock:
-        if key not in _loaded:
-            _loaded[key] = read_pixelllm(folder, device)
-        return _loaded[key]
+    return _loaded(_SHELF.folder(name_or_folder), device)
 
 
 def read_pixelllm(folder: Path, device: str = "cpu") -> StoredPixelLlm:
@@ -117,25 +98,19 @@ def read_pixelllm(folder: Path, device: str = "cpu") -> StoredPixelLlm:
     Raises:
         PixelLlmError: its files do not make a model.
     """
-    _SHELF.require_files(folder)
-    try:
-        values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if values["architecture"] != ARCHITECTURE:
-            raise ValueError(f"config.json says architecture {values['architecture']!r}, known is {ARCHITECTURE!r}")
+    with _SHELF.reading(folder, ARCHITECTURE) as values:
         model = PixelLlm(PixelLlmConfig.from_dict(values["model"]))
         state = load_file(folder / "model.safetensors")
-        if model.config.decoder.tie_word_embeddings:
+        if model.config.decoder.tie_word_embeddings and _WORDS in state:
             state[_KERNEL] = state[_WORDS]
         model.load_state_dict(state)  # copies into float32
         tower, settings = str(values["tower"]), dict(values["settings"])
         pieces = tuple((folder / _VOCABULARY).read_text(encoding="utf-8").splitlines())
         _check_words(model, pieces)
-    except KeyError as error:
-        raise PixelLlmError(f"PixelLLM {folder.name!r} cannot be loaded: it lacks {error}") from error
-    except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError, json a ValueError
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise PixelLlmError(f"PixelLLM {folder.name!r} cannot be loaded: {reason}") from error
     return StoredPixelLlm(model.to(device).eval().requires_grad_(False), pieces, tower, settings)
+
+
+_loaded = Once(read_pixelllm)
 
 
 def _check_words(model: PixelLlm, pieces: Sequence[str]) -> None:
