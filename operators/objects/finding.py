@@ -27,7 +27,8 @@ RGB = npt.NDArray[np.uint8]
 
 _MARGINS = (0.0, 0.25)
 """Parts of a box's sides that are added around it: what an object is shows in its surroundings too."""
-_LEAST_DETECTION = 0.1
+_LEAST_DETECTION = 0.5
+"""Of the score from which the detector's finds are told: words can make sure of what it is not sure of."""
 _MOST_OBJECTS = 24
 _CONTRAST = 0.25
 _BATCH = 8
@@ -124,11 +125,13 @@ def load_referrer(model: str = "tiny", tower: str | None = None, device: str = "
     eyes = load_tower(loaded.tower, None, "both", device)
     reader = eyes if tower in (None, loaded.tower) else load_tower(str(tower), None, "both", device)
 
+    least = _LEAST_DETECTION * float(loaded.settings.get("least_score", 0.3))
+
     def propose(picture: RGB) -> Objects:
         maps = eyes.encode_frames(eyes.preprocess([picture]), batch=1, maps=True).maps
         view = tuple(np.ascontiguousarray(level[0].permute(1, 2, 0).numpy()) for level in maps)
         [found] = detector.detect([view], _MOST_OBJECTS)
-        sure = found.scores >= _LEAST_DETECTION
+        sure = found.scores >= least
         return type(found)(found.boxes[sure], found.scores[sure], found.features[sure])
 
     return CropReferrer(reader, propose, _THRESHOLD if reader.calibration is not None else _COSINE_THRESHOLD)

@@ -84,10 +84,9 @@ def still_at(source: str, t: float | None) -> Still:
     """
     _check_file(source)
     index = VideoIndex(source)
-    if t is not None and t >= index.end.t_end:
-        raise UsageError(
-            f"{Path(source).name} ends at {format_time(index.end.t_end)}; choose a time before that, not {t:g} s."
-        )
+    end = max(index.end.t_end, float(index.times[-1]) + 1e-3)  # a file may declare less than it holds
+    if t is not None and t >= end:
+        raise UsageError(f"{Path(source).name} ends at {format_time(end)}; choose a time before that, not {t:g} s.")
     number = 0 if t is None else max(0, int(np.searchsorted(index.times, t + 1e-6, side="right")) - 1)
     [pixels] = index.frames([number], _size(index.info.height, index.info.width))
     return Still(float(index.times[number]), pixels)

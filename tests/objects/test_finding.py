@@ -1,0 +1,72 @@
+"""Finding by words: the right object of several is chosen, and pictures are cut where the boxes are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data as photographs
+
+from onlooker.operators.objects.detecting import Objects
+from onlooker.operators.objects.finding import CropReferrer, Place, cut_out
+from onlooker.operators.tower import Tower, load_tower
+
+WORDS = ("a person in an orange suit", "a cup of coffee", "a rocket")
+
+
+def panels() -> tuple[np.ndarray, np.ndarray]:
+    """Three photographs side by side on grey, and their boxes."""
+    pictures = [photographs.astronaut(), photographs.coffee()[:, 100:500], photographs.rocket()[:, 107:534]]
+    whole = np.full((360, 1080, 3), 127, np.uint8)
+    for i, picture in enumerate(pictures):
+        whole[60:300, 360 * i + 60 : 360 * i + 300] = np.asarray(Image.fromarray(picture).resize((240, 240)))
+    boxes = [[(360 * i + 60) / 1080, 1 / 6, (360 * i + 300) / 1080, 5 / 6] for i in range(3)]
+    return whole, np.array(boxes, np.float32)
+
+
+@pytest.fixture(scope="module")
+def tower() -> Tower:
+    return load_tower("tiny")
+
+
+def referrer(tower: Tower, boxes: np.ndarray, scores: list[float] | None = None) -> CropReferrer:
+    count = len(boxes)
+    found = Objects(boxes, np.array(scores or [1.0] * count, np.float32), np.zeros((count, 1, 1), np.float32))
+    return CropReferrer(tower, lambda picture: found, 1.0)
+
+
+def chosen(places: list[Place], boxes: np.ndarray) -> int:
+    return int(np.abs(boxes - np.array(places[0].box)).sum(1).argmin())
+
+
+def test_words_find_the_object_they_fit(tower: Tower) -> None:
+    picture, boxes = panels()
+    finder = referrer(tower, boxes)
+    told = [finder.refer(picture, words) for words in WORDS]
+    assert [chosen(places, boxes) for places in told] == [0, 1, 2]
+    for places in told:
+        assert [place.score for place in places] == sorted((place.score for place in places), reverse=True)
+        assert len(places) == 3
+    # The twin is shown other pictures in the same boxes.
+    mirrored = np.ascontiguousarray(picture[:, ::-1])
+    assert [chosen(finder.refer(mirrored, words), boxes) for words in WORDS] == [2, 1, 0]
+
+
+def test_without_objects_nothing_is_found(tower: Tower) -> None:
+    assert referrer(tower, np.zeros((0, 4), np.float32)).refer(panels()[0], "a dog") == []
+
+
+def test_only_the_surest_objects_are_looked_at(tower: Tower) -> None:
+    picture, boxes = panels()
+    many = np.repeat(boxes, [1, 1, 30], 0)
+    places = referrer(tower, many, [0.1, 0.9, *[0.5] * 30]).refer(picture, WORDS[0])
+    assert len(places) == 24 and not any(np.allclose(place.box, boxes[0]) for place in places)
+
+
+def test_pictures_are_cut_where_the_box_is() -> None:
+    picture = np.arange(100 * 200 * 3, dtype=np.uint32).astype(np.uint8).reshape(100, 200, 3)
+    assert np.array_equal(cut_out(picture, (0.25, 0.1, 0.75, 0.6)), picture[10:60, 50:150])
+    assert np.array_equal(cut_out(picture, (0.25, 0.1, 0.75, 0.6), 0.2), picture[0:70, 30:170])
+    assert np.array_equal(cut_out(picture, (0.0, 0.0, 1.0, 1.0), 0.5), picture)
+    for empty in ((0.5, 0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0)):
+        assert cut_out(picture, empty).shape == (1, 1, 3)
