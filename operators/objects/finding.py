@@ -1,12 +1,14 @@
 """Finding in a picture what words say: boxes with scores, best first.
 
 `CropReferrer` compares each object that a detector finds, cut out of the picture, with the words by a CLIP tower. It
-needs no training of its own. It looks at one object at a time, so words that place it among others ("left of the
-bench") are read as part of its looks; whatever else refers to things in pictures has the form of a `Referrer` too.
+needs no training of its own. It looks at one object at a time: "on the left" and the like is understood as a place in
+the picture, other words that place it among others ("beside the bench") are read as part of its looks. Whatever else
+refers to things in pictures has the form of a `Referrer` too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from ..tower import Tower
     from .detecting import Objects
 
-__all__ = ["CropReferrer", "Place", "Referrer", "cut_out", "load_referrer"]
+__all__ = ["CropReferrer", "Place", "Referrer", "cut_out", "lies", "load_referrer", "split_side"]
 
 RGB = npt.NDArray[np.uint8]
 
@@ -32,6 +34,15 @@ _LEAST_DETECTION = 0.5
 _MOST_OBJECTS = 24
 _CONTRAST = 0.25
 _BATCH = 8
+
+
+_WHERE = re.compile(
+    r"\b(?:(?:on|at|in|to) the (?:far |very )?|(?=\w+most\b))"
+    r"(?P<side>left|right|top|bottom|middle|center|centre)(?:most)?(?: side| hand side| part)?\b"
+    r"(?: of the (?:picture|image|frame|photo))?(?! of\b)",
+    re.IGNORECASE,
+)
+_SIDES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "top": (0.0, -1.0), "bottom": (0.0, 1.0)}
 
 
 class Place(NamedTuple):
@@ -57,7 +68,8 @@ class CropReferrer:
     """Compares objects, cut out, with the words.
 
     The score is that of zero-shot queries (`localize/scoring.py`): standard deviations above what pictures of all kinds
-    reach with these words, less a part of what ordinary sentences reach with this object.
+    reach with these words, less a part of what ordinary sentences reach with this object. Where the words name a side
+    of the picture, an object gains up to one by lying there, or loses it.
     """
 
     def __init__(self, tower: Tower, propose: Callable[[RGB], Objects], threshold: float) -> None:
@@ -78,8 +90,10 @@ class CropReferrer:
         boxes = found.boxes[np.argsort(-found.scores, kind="stable")[:_MOST_OBJECTS]].clip(0, 1)
         if not len(boxes):
             return []
-        [asked] = self._scorer.read({words: query_prompts(words)})
-        scores = [self._scorer(features, [asked])[0] for features in self._features(picture, boxes)]
+        looks, side = split_side(words)
+        [asked] = self._scorer.read({looks: query_prompts(looks)})
+        fits = [self._scorer(features, [asked])[0] for features in self._features(picture, boxes)]
+        scores = [fit + lies(box, side) for fit, box in zip(fits, boxes.tolist(), strict=True)]
         places = [
             Place((x0, y0, x1, y1), score) for (x0, y0, x1, y1), score in zip(boxes.tolist(), scores, strict=True)
         ]
@@ -92,6 +106,24 @@ class CropReferrer:
         unit = raw / np.linalg.norm(raw, axis=-1, keepdims=True).clip(1e-12)
         means: FloatArray = unit.reshape(len(boxes), len(_MARGINS), -1).mean(1)
         return means
+
+
+def split_side(words: str) -> tuple[str, str | None]:
+    """What something looks like, and the side of the picture where it is, if the words say one."""
+    found = _WHERE.search(words)
+    rest = " ".join((words[: found.start()] + words[found.end() :]).split()) if found else words
+    return (rest, found["side"].lower()) if found and rest else (words, None)
+
+
+def lies(box: Sequence[float], side: str | None) -> float:
+    """How far a box lies on a side of the picture: 1 at its edge, 0 in the middle, -1 at the other one."""
+    if side is None:
+        return 0.0
+    x, y = box[0] + box[2] - 1, box[1] + box[3] - 1  # of the centre, -1 to 1
+    if side in _SIDES:
+        across, down = _SIDES[side]
+        return across * x + down * y
+    return 1 - 2 * max(abs(x), abs(y))
 
 
 def cut_out(picture: RGB, box: Sequence[float], margin: float = 0.0) -> RGB:

@@ -8,7 +8,7 @@ from PIL import Image
 from skimage import data as photographs
 
 from onlooker.operators.objects.detecting import Objects
-from onlooker.operators.objects.finding import CropReferrer, Place, cut_out
+from onlooker.operators.objects.finding import CropReferrer, Place, cut_out, lies, split_side
 from onlooker.operators.tower import Tower, load_tower
 
 WORDS = ("a person in an orange suit", "a cup of coffee", "a rocket")
@@ -50,6 +50,40 @@ def test_words_find_the_object_they_fit(tower: Tower) -> None:
     # The twin is shown other pictures in the same boxes.
     mirrored = np.ascontiguousarray(picture[:, ::-1])
     assert [chosen(finder.refer(mirrored, words), boxes) for words in WORDS] == [2, 1, 0]
+
+
+def test_of_alike_objects_the_side_decides(tower: Tower) -> None:
+    picture, boxes = panels()
+    for i in range(2):
+        picture[:, 360 * i : 360 * (i + 1)] = picture[:, 720:]
+    finder = referrer(tower, boxes)
+    sides = ("on the left", "in the middle", "at the right of the picture")
+    assert [chosen(finder.refer(picture, f"a rocket {side}"), boxes) for side in sides] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "looks", "side"),
+    [
+        ("the man on the left", "the man", "left"),
+        ("the man on the far right side in a hat", "the man in a hat", "right"),
+        ("the leftmost dog", "the dog", "left"),
+        ("a kite at the top of the picture", "a kite", "top"),
+        ("the dog in the Middle", "the dog", "middle"),
+        ("the dog to the left of the bench", "the dog to the left of the bench", None),
+        ("a man with his left hand up", "a man with his left hand up", None),
+        ("on the left", "on the left", None),
+        ("a left turn", "a left turn", None),
+        ("a topmost", "a", "top"),
+    ],
+)
+def test_words_for_sides(words: str, looks: str, side: str | None) -> None:
+    assert split_side(words) == (looks, side)
+
+
+def test_how_far_a_box_lies_on_a_side() -> None:
+    corner, center = (0.0, 0.0, 0.2, 0.2), (0.4, 0.4, 0.6, 0.6)
+    assert [round(lies(corner, side), 6) for side in ("left", "right", "top", "bottom")] == [0.8, -0.8, 0.8, -0.8]
+    assert (lies(center, "middle"), lies(corner, "centre"), lies(corner, None)) == pytest.approx((1.0, -0.6, 0.0))
 
 
 def test_without_objects_nothing_is_found(tower: Tower) -> None:
