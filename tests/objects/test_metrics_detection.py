@@ -107,11 +107,11 @@ def test_the_interval_holds_the_figure_and_narrows_with_pictures(scenes: list[De
     matched = [match_image(image) for image in scenes]
 
     def widths(images: list[Matches]) -> list[float]:
-        intervals = bootstrap(images, average_precision, average_recall, rounds=200)
+        intervals = bootstrap(images, average_precision, average_recall, rounds=100)
         assert all(one.low <= one.value <= one.high for one in intervals)
         return [one.high - one.low for one in intervals]
 
-    few, many = widths(matched), widths(matched * 16)
+    few, many = widths(matched), widths(matched * 9)
     assert all(0 < b < a / 2 for a, b in zip(few, many, strict=True))
     again = bootstrap(matched, average_precision, rounds=50)
     assert again == bootstrap(matched, average_precision, rounds=50), "the seed fixes the drawings"
