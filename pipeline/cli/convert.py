@@ -75,9 +75,8 @@ _NEXT = {
     "densevoc": (
         "next, in Python:",
         "from onlooker.operators.objects.densevoc.load import load_object_model",
-        "model = load_object_model({out!r}).model",
-        "found = model(frames)  # of one video: (frames, height, width, 3), RGB from 0 to 255",
-        "model.describe(found)",
+        "from onlooker.operators.objects.densevoc.video import describe_video",
+        "describe_video(load_object_model({out!r}), frames)  # of one video: (number, height, width, 3) uint8",
     ),
     "pixelllm": (
         "next, in Python:",
