@@ -36,7 +36,7 @@ _LEAST_DETECTION = 0.5
 _MOST_OBJECTS = 24
 _CONTRAST = 0.25
 _BATCH = 8
-# At which one in ten words for what is not there finds something: 110 dev photographs of Flickr8k, names of what others show.
+# At which one in ten words for what is not there finds something, in 110 dev photographs of Flickr8k.
 _THRESHOLD = 1.2
 _COSINE_THRESHOLD = 0.03
 
