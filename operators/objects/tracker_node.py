@@ -62,7 +62,7 @@ class ObjectTrackerConfig(Config):
         default_factory=list, description="What objects may be called, in words; needs the frames connected."
     )
     name_score: float = Field(
-        default=1.5, description="Score from which a name is given, in standard deviations as of the query localizer."
+        default=1.0, description="Score from which a name is given, in standard deviations as of the query localizer."
     )
     looks_per_second: float = Field(
         default=4.0, gt=0, description="Objects that are compared with the names in a second of media time."
@@ -72,8 +72,8 @@ class ObjectTrackerConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.delay >= self.window:
-            raise ValueError(f"delay should be below window, got {self.delay = }, {self.window = }")
+        if self.delay > self.window // 2:
+            raise ValueError(f"delay should be at most half of window, got {self.delay = }, {self.window = }")
         return self
 
 
@@ -93,10 +93,10 @@ class TrackerState:
 class ObjectTracker(Operator[TrackerState]):
     """Follows objects and describes them; tells each when it appears, moves, is described better, and is gone.
 
-    With every frame the last W of them are associated anew, by appearance alone, and the groups that come out are
-    joined to the identities that are known. What has been told is not taken back. An object that is seen again
-    less than W frames after it was seen last is itself; one that was gone for longer is ended, and would come back as
-    another.
+    With every frame the last W of them are associated anew, by appearance alone: tracks go on with the detections that
+    fit them, and groups among the others begin tracks. What has been told is not taken back. An object that is seen
+    again less than W frames after it was seen last is itself; one that was gone for longer is ended, and would come
+    back as another.
 
     **Captions** (with the tower's `tokens`) are written when an object appears, anew when it has been seen twice as
     often, and when it may be gone; where more are due than `captions_per_second`, in that order. The last caption

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..packets import FloatArray
-from .densevoc.identity import assign_identities
 from .linking import CLOSED, NONE, link
 
 __all__ = ["Seen", "Sighting", "Window", "WindowRules"]
@@ -23,8 +22,9 @@ class WindowRules:
         frames: W, the frames that are looked at together.
         threshold: lowest association score of two detections of one object.
         birth_score: score from which one detection alone begins a track.
-        delay: frames that a detection waits for its identity, below W. 0 tells at once; with W - 1, a stream no longer
-            than the window gets exactly the identities of the paper, which looks at a clip as a whole.
+        delay: frames that a detection waits for its identity, W / 2 at most, so that those before it are still seen.
+            0 tells at once; a stream of no more frames gets exactly the identities of the paper, which looks at a clip
+            as a whole.
     """
 
     frames: int = 16
@@ -108,9 +108,8 @@ class Window:
         if not (ready & (before == NONE)).any():
             return []
         scores = relate(np.concatenate([seen.tokens for seen in self.frames]))
-        groups = assign_identities(scores, frames, rules.threshold)
         strong = np.concatenate([seen.scores for seen in self.frames]) >= rules.birth_score
-        linked = link(groups, before, frames, ready, strong, self.next_identity)
+        linked = link(scores, before, frames, ready, strong, rules.threshold, self.next_identity)
         self.next_identity = max(self.next_identity, int(linked.max()) + 1)
         for seen, own in zip(self.frames, np.split(linked, np.cumsum(counts)[:-1]), strict=True):
             seen.identities = own

@@ -59,7 +59,7 @@ def test_a_clip_no_longer_than_the_window_is_tracked_as_offline(case: Case | Non
     thresholds = [(name, float(found[1])) for name in case.arrays if (found := IDS.fullmatch(name))]
     assert thresholds
     for name, threshold in thresholds:
-        rules = WindowRules(frames=frames, threshold=threshold, birth_score=0.0, delay=frames - 1)
+        rules = WindowRules(frames=2 * frames, threshold=threshold, birth_score=0.0, delay=frames)
         found = watched(scores, frames, rules, every_frame)
         expected = [identity if identity else NONE for identity in case.arrays[name].reshape(-1).tolist()]
         assert same_but_for_numbers(found, expected), name
