@@ -101,6 +101,7 @@ def test_a_checkpoint_becomes_a_folder(
     assert found.pieces == WORDS and found.model.config.captioner == ONE_HEAD.captioner
     assert found.model.config.tracking == ONE_HEAD.tracking
     frames = 255 * torch.rand(2, 64, 64, 3)
+    exec("\n".join(line[2:] for line in said.splitlines() if line.startswith("  ")), {"frames": frames})
     own = random_model(found.model.config)
     load_reference(own, to_reference(small))
     assert own.describe(own(frames)).tokens.equal(found.model.describe(found.model(frames)).tokens)

@@ -53,7 +53,7 @@ def assign_identities(scores: Array, frames: int | Array, threshold: float) -> n
         raise ValueError(f"scores {scores.shape} must be a square")
     if not threshold > 0:
         raise ValueError(f"threshold {threshold} must be above 0")
-    frame = frame_numbers(count, frames) if isinstance(frames, int) else np.asarray(frames)
+    frame = frame_numbers(count, int(frames)) if np.ndim(frames) == 0 else np.asarray(frames)
     if frame.shape != (count,):
         raise ValueError(f"{count} detections have frame numbers of shape {frame.shape}")
     identities = np.zeros(count, np.int64)
