@@ -3,26 +3,37 @@
 A box is pooled from the tower's token grid by RoIAlign into a few tokens, its view. A track is told of from views of
 up to a few frames, one after the other, as by the hard aggregation of Zhou et al., "Dense Video Object Captioning from
 Disjoint Supervision" (2023), section 3.3.
+
+The captioner `tiny` of regions is that of whole pictures, trained further on objects (`training/objects/regions.py`);
+its folder holds only how it differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..caption.load import CaptionerError
+from ..model_folder import Shelf, save_weights
 from ..packets import FloatArray
 from .bank import spread
 from .densevoc.roi_align import roi_align
 
 if TYPE_CHECKING:
-    from ..caption.captioner import CaptionModel
+    from ..caption.captioner import Captioner, CaptionModel
 
-__all__ = ["RegionCaptioner", "load_region_captioner", "region_tokens"]
+__all__ = ["RegionCaptioner", "load_region_captioner", "region_tokens", "save_region_captioner"]
+
+_SHELF = Shelf(Path(__file__).parent / "caption_weights", "captioner of regions", CaptionerError)
+_BASE, _SIZE, _VIEWS = "base", "size", "views"
 
 
 def region_tokens(grid: FloatArray, boxes: FloatArray, size: int) -> FloatArray:
@@ -65,14 +76,83 @@ class RegionCaptioner:
         return [(texts[0].text, texts[0].probability) for texts in self.captioner.propose(memories)]
 
 
+# ---- folders
+
+
 def load_region_captioner(
-    captioner: str, tower: str | None = None, pretrained: str | None = None, device: str = "cpu"
+    name_or_folder: str | Path, tower: str | None = None, pretrained: str | None = None, device: str = "cpu"
 ) -> RegionCaptioner:
-    """Load a captioner by name or folder.
+    """The captioner of regions `name_or_folder`; one of whole pictures will do too, but tells less of parts.
 
     Raises:
-        CaptionerError: there is no such captioner.
+        CaptionerError: no such name or folder, or its files do not make a captioner.
     """
     from ..caption.load import load_captioner
 
-    return RegionCaptioner(load_captioner(captioner, device))
+    folder = _SHELF.look_up(name_or_folder)
+    if folder is not None and _BASE in (values := _config(folder)):
+        return RegionCaptioner(_further(folder, device), size=values[_SIZE], views=values[_VIEWS])
+    return RegionCaptioner(load_captioner(name_or_folder, device))
+
+
+def save_region_captioner(folder: Path, decoder: Mapping[str, Tensor], base: str, *, size: int, views: int) -> None:
+    """Write a folder that `load_region_captioner` reads: how a decoder differs from an embedded captioner's.
+
+    Args:
+        folder: made if it does not exist.
+        decoder: its weights by name; a kernel that is tied to the words is left out.
+        base: name of the captioner that it was trained from.
+        size: bins along each side of a box.
+        views: frames that a caption is made from.
+    """
+    from ..caption.difference import as_difference
+    from ..caption.load import embedded_weights
+
+    old = embedded_weights(base)
+    changed = {name: weights for name, weights in decoder.items() if name in old and not _same(weights, old[name])}
+    state = {k: v.half() if v.is_floating_point() else v for k, v in as_difference(changed, old).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(state, folder / "model.safetensors")
+    values = {_BASE: base, _SIZE: size, _VIEWS: views}
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _same(weights: Tensor, stored: Tensor) -> bool:
+    """Whether weights are those that were stored in half precision."""
+    return torch.equal(weights.half(), stored.half())
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return values if isinstance(values, dict) else {}
+    except (OSError, ValueError):
+        return {}  # whoever loads a captioner of whole pictures from the folder says what is wrong with it
+
+
+@lru_cache
+def _further(folder: Path, device: str) -> Captioner:
+    """The captioner whose difference from its base a folder holds."""
+    from safetensors.torch import load_file
+
+    from ..caption.captioner import Captioner
+    from ..caption.difference import with_difference
+    from ..caption.git import GitDecoder
+    from ..caption.load import embedded_weights, load_captioner
+
+    _SHELF.require_files(folder)
+    base = _config(folder)[_BASE]
+    try:
+        known, old = load_captioner(base), embedded_weights(base)
+        assert isinstance(known, Captioner)
+        state = old | with_difference(load_file(folder / "model.safetensors"), old)
+        decoder = GitDecoder(known.decoder.config)
+        if known.decoder.config.tie_word_embeddings:
+            state["output.weight"] = state["words.weight"]
+        decoder.load_state_dict(state)
+    except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CaptionerError(f"captioner of regions {folder.name!r} cannot be loaded: {reason}") from error
+    captioner = Captioner(decoder, known.vocabulary, known.memory_size, known.options)
+    captioner.to(device)
+    return captioner

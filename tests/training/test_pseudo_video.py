@@ -15,7 +15,14 @@ from PIL import Image
 
 from onlooker.training.objects.bank import ObjectBank, Thing
 from onlooker.training.objects.object_videos import read_objects, write_objects
-from onlooker.training.objects.pseudo_video import PHOTOGRAPHS, PseudoVideo, SceneOptions, draw_scene, plan_scene
+from onlooker.training.objects.pseudo_video import (
+    PANNED,
+    PHOTOGRAPHS,
+    PseudoVideo,
+    SceneOptions,
+    draw_scene,
+    plan_scene,
+)
 
 from .object_bank import colour, plain_bank
 
@@ -154,6 +161,16 @@ def test_whole_photographs_move_as_objects(bank: ObjectBank) -> None:
     video = scene(bank, replace(PHOTOGRAPHS, width=96, height=96))
     assert set(video.kinds) == {"photograph"} and 2 <= len(video.ids) <= 3
     assert (video.visible.max(0) > 0.6).all()
+
+
+def test_one_photograph_under_pan_and_zoom(bank: ObjectBank) -> None:
+    """Nothing is before it, and what it shows is what the video's objects are."""
+    for seed in range(3):
+        video = scene(bank, replace(PANNED, width=96, height=96), seed)
+        assert video.kinds == ("dog",) and 0 < video.sources[0] < 27
+        assert (video.visible > 0).any() and np.ptp(video.boxes[:, 0, 0]) > 0
+        hue = video.frames.reshape(-1, 3).mean(0) - colour(int(video.sources[0]))
+        assert np.abs(hue).max() < 5
 
 
 def test_a_bank_with_too_little_says_so() -> None:

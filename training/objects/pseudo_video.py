@@ -27,6 +27,7 @@ from onlooker.training.objects.bank import ObjectBank, Thing
 from onlooker.training.objects.motion import Motion, Wave, random_motion, rival_of
 
 __all__ = [
+    "PANNED",
     "PHOTOGRAPHS",
     "DrawnFrame",
     "PseudoVideo",
@@ -88,8 +89,8 @@ class SceneOptions:
                 f"need at least 16x16 pixels and one frame, got {self.width}x{self.height}, "
                 f"{self.seconds} s at {self.fps} fps"
             )
-        if not 1 <= self.objects[0] <= self.objects[1]:
-            raise ValueError(f"objects must be a range above 0, got {self.objects}")
+        if not 0 <= self.objects[0] <= self.objects[1]:
+            raise ValueError(f"objects must be a range from 0 on, got {self.objects}")
         if not 0 < self.size[0] <= self.size[1] or self.zoom < 1:
             raise ValueError(f"need sizes above 0 and zoom >= 1, got {self.size}, {self.zoom}")
 
@@ -100,7 +101,10 @@ class SceneOptions:
 
 
 PHOTOGRAPHS = SceneOptions(kind="photographs", objects=(2, 3), size=(0.42, 0.6), hidden=0, background_things=0)
-"""Whole photographs that move: what the captions of tracks are measured on."""
+"""Whole photographs that move: the captions of a photograph are true of the object."""
+
+PANNED = SceneOptions(objects=(0, 0), crossings=0, hidden=0, zoom=1.6, background_things=6)
+"""One photograph under pan and zoom, with nothing before it: objects stand in the picture that they belong to."""
 
 
 @dataclass(frozen=True)
@@ -222,8 +226,10 @@ def plan_scene(bank: ObjectBank, rng: np.random.Generator, options: SceneOptions
 
 
 def _background(bank: ObjectBank, rng: np.random.Generator, options: SceneOptions) -> int:
-    """Draw a photograph that shows few things."""
+    """Draw a photograph that shows few things, but some where nothing else is shown."""
     few = bank.plain(options.background_things)
+    if not options.objects[0]:  # nothing else may be there
+        few = tuple(p for p in few if bank.things[p])
     if not few:
         raise ValueError(f"no photograph of the bank has at most {options.background_things} boxes")
     return int(rng.choice(few))
