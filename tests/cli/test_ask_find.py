@@ -124,9 +124,9 @@ def test_places_are_told_best_first_with_their_times(
 ) -> None:
     picture = tmp_path / "found.png"
     options = ["--detector", str(detector), "--least", "-99"]
-    assert main(["find", str(video), "a dog", "--fps", "1", *options, "--json", "--picture", str(picture)]) == 0
+    assert main(["find", str(video), "a dog", "--fps", "0.5", *options, "--json", "--picture", str(picture)]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert sorted(row["t"] for row in rows) == pytest.approx([0, 1, 2, 3], abs=0.021), "the best of each frame"
+    assert sorted(row["t"] for row in rows) == pytest.approx([0, 2], abs=0.021), "the best of each frame"
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
     for x0, y0, x1, y1 in (row["box"] for row in rows):
         assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
@@ -142,8 +142,6 @@ def test_nothing_found_is_no_error(video: Path, detector: Path, capsys: pytest.C
     assert main(command) == 0
     told = capsys.readouterr()
     assert told.out == "" and told.err == "onlooker: nothing found\n"
-    assert main([*command, "--json"]) == 0
-    assert capsys.readouterr().out == "[]\n"
 
 
 @pytest.mark.parametrize(

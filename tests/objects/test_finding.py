@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
+from onlooker.operators.objects import finding
 from onlooker.operators.objects.detecting import Objects
 from onlooker.operators.objects.finding import CropReferrer, Place, cut_out, lies, split_side
-from onlooker.operators.tower import Tower, load_tower
+from onlooker.operators.tower import load_tower
 
 WORDS = ("a person in an orange suit", "a cup of coffee", "a rocket")
 
@@ -24,24 +25,37 @@ def panels() -> tuple[np.ndarray, np.ndarray]:
     return whole, np.array(boxes, np.float32)
 
 
+class Shown:
+    """A detector that is told what it finds."""
+
+    def __init__(self) -> None:
+        self.tell(panels()[1])
+
+    def tell(self, boxes: np.ndarray, scores: list[float] | None = None) -> None:
+        count = len(boxes)
+        found = np.array(scores or [1.0] * count, np.float32)
+        self._objects = Objects(boxes, found, np.zeros((count, 1, 1), np.float32))
+
+    def __call__(self, picture: np.ndarray) -> Objects:
+        return self._objects
+
+
 @pytest.fixture(scope="module")
-def tower() -> Tower:
-    return load_tower("tiny")
+def detector() -> Shown:
+    return Shown()
 
 
-def referrer(tower: Tower, boxes: np.ndarray, scores: list[float] | None = None) -> CropReferrer:
-    count = len(boxes)
-    found = Objects(boxes, np.array(scores or [1.0] * count, np.float32), np.zeros((count, 1, 1), np.float32))
-    return CropReferrer(tower, lambda picture: found, 1.0)
+@pytest.fixture(scope="module")
+def finder(detector: Shown) -> CropReferrer:
+    return CropReferrer(load_tower("tiny"), detector, 1.0)
 
 
 def chosen(places: list[Place], boxes: np.ndarray) -> int:
     return int(np.abs(boxes - np.array(places[0].box)).sum(1).argmin())
 
 
-def test_words_find_the_object_they_fit(tower: Tower) -> None:
+def test_words_find_the_object_they_fit(finder: CropReferrer) -> None:
     picture, boxes = panels()
-    finder = referrer(tower, boxes)
     told = [finder.refer(picture, words) for words in WORDS]
     assert [chosen(places, boxes) for places in told] == [0, 1, 2]
     for places in told:
@@ -52,11 +66,10 @@ def test_words_find_the_object_they_fit(tower: Tower) -> None:
     assert [chosen(finder.refer(mirrored, words), boxes) for words in WORDS] == [2, 1, 0]
 
 
-def test_of_alike_objects_the_side_decides(tower: Tower) -> None:
+def test_of_alike_objects_the_side_decides(finder: CropReferrer) -> None:
     picture, boxes = panels()
     for i in range(2):
         picture[:, 360 * i : 360 * (i + 1)] = picture[:, 720:]
-    finder = referrer(tower, boxes)
     sides = ("on the left", "in the middle", "at the right of the picture")
     assert [chosen(finder.refer(picture, f"a rocket {side}"), boxes) for side in sides] == [0, 1, 2]
 
@@ -86,15 +99,16 @@ def test_how_far_a_box_lies_on_a_side() -> None:
     assert (lies(center, "middle"), lies(corner, "centre"), lies(corner, None)) == pytest.approx((1.0, -0.6, 0.0))
 
 
-def test_without_objects_nothing_is_found(tower: Tower) -> None:
-    assert referrer(tower, np.zeros((0, 4), np.float32)).refer(panels()[0], "a dog") == []
-
-
-def test_only_the_surest_objects_are_looked_at(tower: Tower) -> None:
+def test_only_the_surest_objects_are_looked_at(
+    finder: CropReferrer, detector: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
     picture, boxes = panels()
-    many = np.repeat(boxes, [1, 1, 30], 0)
-    places = referrer(tower, many, [0.1, 0.9, *[0.5] * 30]).refer(picture, WORDS[0])
-    assert len(places) == 24 and not any(np.allclose(place.box, boxes[0]) for place in places)
+    monkeypatch.setattr(finding, "_MOST_OBJECTS", 2)
+    detector.tell(boxes, [0.1, 0.9, 0.5])
+    places = finder.refer(picture, WORDS[0])
+    assert sorted(chosen([place], boxes) for place in places) == [1, 2]
+    detector.tell(boxes[:0])
+    assert finder.refer(picture, WORDS[0]) == []
 
 
 def test_pictures_are_cut_where_the_box_is() -> None:

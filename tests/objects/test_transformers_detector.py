@@ -151,7 +151,7 @@ def test_a_name_of_several_words_scores_by_its_best_word(dino: Path) -> None:
     assert np.ptp(found.scores) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["rt_detr", "d_fine", "owl", "dino"])
+@pytest.mark.parametrize("kind", ["rt_detr", pytest.param("d_fine", marks=pytest.mark.slow), "owl", "dino"])
 def test_company_in_the_batch_changes_nothing(kind: str, request: pytest.FixtureRequest) -> None:
     names = () if kind in ("rt_detr", "d_fine") else NAMES
     detector = load_transformers_detector(request.getfixturevalue(kind), names, batch=2)
