@@ -59,7 +59,7 @@ def link(
         groups are those of the paper.
     """
     linked = identities.copy()
-    alike = (scores + scores.T) / 2
+    alike: FloatArray = (scores + scores.T) * np.float32(0.5)
     for frame in np.unique(frames[ready & (linked == NONE)]).tolist():
         _go_on(linked, alike, np.flatnonzero((frames == frame) & ready & (linked == NONE)), frames == frame, threshold)
     rest = np.flatnonzero(linked == NONE)

@@ -21,7 +21,7 @@ NAMES = ["dog", "red car", "man with a hat", "tree"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any) -> Any:
-    return save(tmp_path_factory.mktemp("right"), right_model())
+    return save(tmp_path_factory.mktemp("right"), right_model(), online_threshold=0.7)
 
 
 @pytest.fixture(scope="module")

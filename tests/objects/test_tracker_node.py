@@ -39,12 +39,12 @@ from .tracking import (
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: Any) -> Any:
-    return save(tmp_path_factory.mktemp("right"), right_model())
+    return save(tmp_path_factory.mktemp("right"), right_model(), online_threshold=0.7)
 
 
 @pytest.fixture(scope="module")
 def random(tmp_path_factory: Any) -> Any:
-    return save(tmp_path_factory.mktemp("random"), random_model(3))
+    return save(tmp_path_factory.mktemp("random"), random_model(3), online_threshold=0.7)
 
 
 def noise(frames: int, seed: int = 0) -> list[Detections]:
