@@ -21,7 +21,14 @@ from onlooker.operators.objects.pixelllm.load import save_pixelllm
 from onlooker.operators.objects.pixelllm.model import PixelLlm
 from onlooker.operators.tower import Tower, load_tower
 from onlooker.training.flickr import data_root
-from onlooker.training.objects.pixelllm_tiny import FinderData, TinyOptions, find_all, tiny_config, train_finder
+from onlooker.training.objects.pixelllm_tiny import (
+    FinderData,
+    TinyOptions,
+    find_all,
+    find_words,
+    tiny_config,
+    train_finder,
+)
 from onlooker.training.objects.pixelllm_words import BoxedPhotographs, expressions, ious, named_words, read_boxed
 
 __all__ = ["RECIPE", "TOWER", "accuracy", "open_finder_data"]
@@ -71,13 +78,17 @@ def _useful(photographs: BoxedPhotographs) -> BoxedPhotographs:
 
 
 def accuracy(data: FinderData, model: PixelLlm) -> dict[str, float]:
-    """Share of expressions found with an IoU above .5: all, bare nouns, longer ones, and left or right of two."""
+    """Share found with an IoU above .5.
+
+    Of expressions all, bare nouns, longer ones, and left or right of two; and of the words of captions.
+    """
     found, truth, texts = find_all(data, model)
     right = ious(found, truth) > 0.5
     side = np.array([text.endswith((" on the left", " on the right")) for text in texts])
     short = np.array([len(text.split()) == 2 for text in texts])
     kinds = {"all": side | ~side, "noun": short, "longer": ~short & ~side, "side": side}
-    return {kind: round(float(right[chosen].mean()), 3) for kind, chosen in kinds.items() if chosen.any()}
+    shares = {kind: round(float(right[chosen].mean()), 3) for kind, chosen in kinds.items() if chosen.any()}
+    return shares | {"words": round(float((ious(*find_words(data, model)) > 0.5).mean()), 3)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

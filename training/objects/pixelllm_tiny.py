@@ -29,7 +29,7 @@ from onlooker.training.objects.pixelllm_loss import point_loss
 from onlooker.training.objects.pixelllm_words import Box, BoxedPhotographs, Expression, expressions, named_words
 from onlooker.training.schedules import LearningRate
 
-__all__ = ["FinderData", "TinyOptions", "find_all", "tiny_config", "train_finder"]
+__all__ = ["FinderData", "TinyOptions", "find_all", "find_words", "tiny_config", "train_finder"]
 
 Report = Callable[[int, float, PixelLlm], None]
 
@@ -293,3 +293,17 @@ def find_all(
             truth += [one.box for one in told]
             texts += [one.text for one in told]
     return np.concatenate(found), np.array(truth, np.float32), texts
+
+
+@torch.no_grad()
+def find_words(data: FinderData, model: PixelLlm) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Where the model has the words of captions that name a box: boxes (n, 4), true boxes (n, 4)."""
+    finder = Finder(model.eval(), data.words)
+    found, truth = [], []
+    for row, texts in enumerate(data.named):
+        if texts:
+            features, batch = tower_features(*data.features([row])), _collate([texts])
+            valid = batch.boxes.amax(-1) > 0
+            found.append(finder.places(features, batch.tokens)[valid])
+            truth.append(batch.boxes[valid])
+    return torch.cat(found).numpy(), torch.cat(truth).numpy()

@@ -15,6 +15,7 @@ from onlooker.operators.caption.wordpiece import WordPiece
 
 from .load import load_pixelllm
 from .model import ImageFeatures, PixelLlm
+from .points import points_to_boxes
 
 CANVAS = (224, 224)
 """(height, width) in pixels that locations are told in to the model; frames themselves may have any size."""
@@ -91,9 +92,7 @@ class Finder:
         """Every word of a caption of one frame with its box; those of words that name nothing say nothing."""
         ids = self.words.encode(caption)[: self._length - 2]
         tokens = _padded([[self.words.begin, *ids, self.words.end]])[None]
-        read = self.model.read(tokens, self._whole(features))
-        points = self.model.word_points(read.words, features)[0, 0, 1:-1]  # L, n, 2
-        boxes = _relative(torch.cat([points.amin(1), points.amax(1)], -1))
+        boxes = self.places(features, tokens)[0, 0, 1:-1].numpy()
         found: list[Word] = []
         for index, box in zip(ids, boxes, strict=True):
             x0, y0, x1, y1 = (float(value) for value in box)
@@ -103,6 +102,13 @@ class Finder:
             else:
                 found.append(Word(piece, (x0, y0, x1, y1)))
         return found
+
+    @torch.no_grad()
+    def places(self, features: ImageFeatures, tokens: Tensor) -> Tensor:
+        """Boxes (B, N, L, 4) in 0..1 of every token of N captions (B, N, L) of each frame."""
+        visual = self._whole(features).expand(-1, tokens.shape[1], -1, -1)
+        points = self.model.word_points(self.model.words(tokens, visual), features)
+        return torch.from_numpy(_relative(points_to_boxes(points)))
 
     def _whole(self, features: ImageFeatures) -> Tensor:
         """What is seen of whole frames: (B, 1, V, D)."""

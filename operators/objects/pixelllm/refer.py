@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _MARGINS = (0.0, 0.25)
 """Parts of a box's sides that are added around it, as for the objects of a detector."""
 _CONTRAST = 0.25
-_THRESHOLD, _COSINE_THRESHOLD = 1.5, 0.03
+_THRESHOLD, _COSINE_THRESHOLD = 0.6, 0.03
+"""On dev photographs 64 % of what is there score above it, and 11 % of boxes given for nouns that are not there."""
 
 
 class PixelReferrer:
