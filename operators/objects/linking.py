@@ -34,24 +34,26 @@ def link(
     identities: Ints,
     frames: Ints,
     ready: Bools,
-    strong: Bools,
+    sure: FloatArray,
     threshold: float,
+    birth: float,
     next_identity: int,
 ) -> Ints:
     """Identities of the detections of a window, in the order of time.
 
     First tracks go on: of the detections of each frame that have no identity, and the tracks that have none there, the
     two that fit best become one, then the next two (ties: the better detection). What is left is grouped; a group
-    begins a track if it has two detections, or a strong one. Tracks that begin together are numbered by their first
-    detections. A detection with an identity keeps it, and no identity is given twice in a frame.
+    begins a track if it is believed, by one detection or several. Tracks that begin together are numbered by their
+    first detections. A detection with an identity keeps it, and no identity is given twice in a frame.
 
     Args:
         scores: (M, M) float32, how likely row and column are the same object.
         identities: (M,) what is known: an identity from 0, `NONE` or `CLOSED`.
         frames: (M,) frame number of each detection.
         ready: (M,) whether a detection may be given an identity now; the others only count.
-        strong: (M,) whether a detection can begin a track alone.
+        sure: (M,) scores of the detections themselves.
         threshold: lowest score that associates.
+        birth: sum of scores of its detections with which a group is believed to be an object.
         next_identity: the first that is free.
 
     Returns:
@@ -66,7 +68,7 @@ def link(
     groups = assign_identities(scores[np.ix_(rest, rest)], frames[rest], threshold)
     for group in dict.fromkeys(groups[groups > 0].tolist()):  # in the order of their first detections
         members = rest[groups == group]
-        if ready[members].any() and (len(members) >= 2 or strong[members].any()):
+        if ready[members].any() and sure[members].sum() >= birth:
             linked[members[ready[members]]] = next_identity
             next_identity += 1
     return linked

@@ -29,7 +29,7 @@ class Matcher:
         Args:
             association: the model.
             threshold: lowest score with which a track goes on.
-            birth_score: detection score from which one detection is believed to be an object.
+            birth_score: sum of scores of detections with which they are believed to be an object.
         """
         self._association = association
         self.threshold = threshold

@@ -42,8 +42,8 @@ class ObjectTrackerConfig(Config):
     birth_score: float | None = Field(
         default=None,
         ge=0,
-        description="Score from which an object is told when it is first seen; others are when they are seen again; "
-        "default: the model's own.",
+        description="Scores of an object's detections must add up to it for the object to be told; default: the "
+        "model's own.",
     )
     detections: int = Field(default=16, ge=1, description="Detections of a frame that are followed, the best ones.")
     tracks: int = Field(

@@ -21,7 +21,7 @@ class WindowRules:
     Attributes:
         frames: W, the frames that are looked at together.
         threshold: lowest association score of two detections of one object.
-        birth_score: score from which one detection alone begins a track.
+        birth_score: scores of detections that look alike must add up to it to begin a track.
         delay: frames that a detection waits for its identity, W / 2 at most, so that those before it are still seen.
             0 tells at once; a stream of no more frames gets exactly the identities of the paper, which looks at a clip
             as a whole.
@@ -108,8 +108,8 @@ class Window:
         if not (ready & (before == NONE)).any():
             return []
         scores = relate(np.concatenate([seen.tokens for seen in self.frames]))
-        strong = np.concatenate([seen.scores for seen in self.frames]) >= rules.birth_score
-        linked = link(scores, before, frames, ready, strong, rules.threshold, self.next_identity)
+        sure = np.concatenate([seen.scores for seen in self.frames])
+        linked = link(scores, before, frames, ready, sure, rules.threshold, rules.birth_score, self.next_identity)
         self.next_identity = max(self.next_identity, int(linked.max()) + 1)
         for seen, own in zip(self.frames, np.split(linked, np.cumsum(counts)[:-1]), strict=True):
             seen.identities = own

@@ -21,11 +21,11 @@ def ints(*values: int) -> Any:
     return np.array(values, np.int64)
 
 
-def linked(scores: Any, identities: Any, frames: Any, strong: bool = False, ready: Any = None) -> list[int]:
-    """Identities with a threshold of .5, 10 being the next."""
+def linked(scores: Any, identities: Any, frames: Any, sure: float = 0.4, ready: Any = None) -> list[int]:
+    """Identities with a threshold of .5; a track begins at .7, with number 10."""
     scores = np.array(scores, np.float32)
     ready = np.full(len(scores), True) if ready is None else np.array(ready)
-    return link(scores, identities, frames, ready, np.full(len(scores), strong), 0.5, 10).tolist()
+    return link(scores, identities, frames, ready, np.full(len(scores), sure, np.float32), 0.5, 0.7, 10).tolist()
 
 
 def of_kinds(*kinds: float) -> Any:
@@ -89,13 +89,15 @@ def test_no_identity_is_given_twice_in_a_frame() -> None:
     """A second detection that looks the same is another object, or waits to be one."""
     everything = np.ones((4, 4))
     assert linked(everything, ints(5, NONE, 5, NONE), ints(0, 1, 1, 2)) == [5, NONE, 5, 5]
-    assert linked(everything, ints(5, NONE, 5, NONE), ints(0, 1, 1, 2), strong=True) == [5, 10, 5, 5]
+    assert linked(everything, ints(5, NONE, 5, NONE), ints(0, 1, 1, 2), sure=0.8) == [5, 10, 5, 5]
 
 
-def test_a_track_begins_with_two_detections_or_a_strong_one() -> None:
+def test_a_track_begins_with_several_weak_detections_or_a_strong_one() -> None:
     assert linked(of_kinds(1, 2, 0), ints(NONE, NONE, NONE), ints(0, 0, 0)) == [NONE] * 3
-    assert linked(of_kinds(1, 2, 0), ints(NONE, NONE, NONE), ints(0, 0, 0), strong=True) == [10, 11, NONE]
+    assert linked(of_kinds(1, 2, 0), ints(NONE, NONE, NONE), ints(0, 0, 0), sure=0.8) == [10, 11, NONE]
     assert linked(of_kinds(1, 2, 2, 1), ints(NONE, NONE, NONE, NONE), ints(0, 0, 1, 1)) == [10, 11, 11, 10]
+    assert linked(of_kinds(1, 1), ints(NONE, NONE), ints(0, 1), sure=0.3) == [NONE, NONE]
+    assert linked(of_kinds(1, 1, 1), ints(NONE, NONE, NONE), ints(0, 1, 2), sure=0.3) == [10, 10, 10]
 
 
 def test_tracks_are_numbered_by_their_first_detections() -> None:
