@@ -211,8 +211,9 @@ class ObjectTracker(Operator[TrackerState]):
         if self._describer is None or tokens is None or tokens.shape is None or not len(boxes):
             return []
         grid = tokens.grid.reshape(*tokens.shape, -1)
-        # Half precision is what tokens are worth, and half the memory of all that is kept of a track.
-        return list(self._describer.tokens(grid, boxes).astype(np.float16))
+        # Half precision is what tokens are worth, and half the memory of all that is kept of a track. Each is a copy: a
+        # row of an array would keep all of it.
+        return [view.astype(np.float16) for view in self._describer.tokens(grid, boxes)]
 
     def _join(self, state: TrackerState, *, last: bool = False) -> None:
         """Give new detections to their tracks; tracks begin."""

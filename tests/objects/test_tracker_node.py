@@ -183,6 +183,7 @@ def test_memory_does_not_grow(right: Any) -> None:
         state, outputs = operator.process(state, Inputs(given, packets[-1].t, packets[-1].t))
         ends = [e for p in outputs.packets["events"] for e in p.events if e.phase == "end"]
         assert len(ends) > frames / 2 - 6 and len(state.tracks) <= 5
+        assert all(view.base is None for track in state.tracks.values() for view in track.views.items)
         return len(pickle.dumps(state))
 
     assert size(400) < 1.1 * size(120)  # both with a path and a bank that have been thinned
