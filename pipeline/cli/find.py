@@ -67,7 +67,7 @@ def _main(args: argparse.Namespace) -> int:
     first = list(itertools.islice(stills, 1))  # a wrong source is told before models are loaded
     from onlooker.operators.objects.finding import load_referrer
 
-    referrer = load_referrer(args.detector, args.model)
+    referrer = load_referrer(args.detector, tower=args.model)
     least = referrer.threshold if args.least is None else args.least
     finds: list[_Find] = []
     best: Still | None = None

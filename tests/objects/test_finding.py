@@ -8,8 +8,7 @@ from PIL import Image
 from skimage import data as photographs
 
 from onlooker.operators.objects import finding
-from onlooker.operators.objects.detecting import Objects
-from onlooker.operators.objects.finding import CropReferrer, Place, cut_out, lies, split_side
+from onlooker.operators.objects.finding import CropReferrer, Place, Proposed, cut_out, lies, overlap, split_side
 from onlooker.operators.tower import load_tower
 
 WORDS = ("a person in an orange suit", "a cup of coffee", "a rocket")
@@ -32,12 +31,14 @@ class Shown:
         self.tell(panels()[1])
 
     def tell(self, boxes: np.ndarray, scores: list[float] | None = None) -> None:
-        count = len(boxes)
-        found = np.array(scores or [1.0] * count, np.float32)
-        self._objects = Objects(boxes, found, np.zeros((count, 1, 1), np.float32))
+        self._proposed = Proposed(boxes, np.array(scores or [1.0] * len(boxes), np.float32))
 
-    def __call__(self, picture: np.ndarray) -> Objects:
-        return self._objects
+    def point(self, box: np.ndarray) -> None:
+        x0, y0, x1, y1 = box.tolist()
+        self._proposed = self._proposed._replace(pointed=(x0, y0, x1, y1))
+
+    def __call__(self, picture: np.ndarray, words: str) -> Proposed:
+        return self._proposed
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,25 @@ def test_of_alike_objects_the_side_decides(finder: CropReferrer) -> None:
         picture[:, 360 * i : 360 * (i + 1)] = picture[:, 720:]
     sides = ("on the left", "in the middle", "at the right of the picture")
     assert [chosen(finder.refer(picture, f"a rocket {side}"), boxes) for side in sides] == [0, 1, 2]
+
+
+def test_of_alike_objects_the_one_that_is_pointed_at_comes_first(finder: CropReferrer, detector: Shown) -> None:
+    picture, boxes = panels()
+    for i in range(2):
+        picture[:, 360 * i : 360 * (i + 1)] = picture[:, 720:]
+    for i in range(3):
+        detector.tell(boxes)
+        detector.point(boxes[i])
+        assert chosen(finder.refer(picture, "a rocket"), boxes) == i
+    detector.tell(boxes[:0])
+    detector.point(boxes[1])
+    assert [chosen([place], boxes) for place in finder.refer(picture, "a rocket")] == [1], "what the detector missed"
+    detector.tell(boxes)
+
+
+def test_overlap_of_boxes() -> None:
+    assert overlap((0, 0, 0.5, 1), (0.25, 0, 0.75, 1)) == pytest.approx(1 / 3)
+    assert overlap((0, 0, 0.5, 1), None) == overlap((0, 0, 0.1, 0.1), (0.5, 0.5, 1, 1)) == 0.0
 
 
 @pytest.mark.parametrize(
