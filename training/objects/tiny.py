@@ -78,9 +78,9 @@ class TinyObjectsRecipe:
     """
 
     seed: int = 0
-    views: int = 12000
-    clips: int = 260
-    steps: int = 1800
+    views: int = 8000
+    clips: int = 460
+    steps: int = 2500
     width: int = 64
     convs: int = 2
     resolution: int = 5
@@ -107,14 +107,15 @@ class TinyObjectsRecipe:
                 groups=8,
                 nms_threshold=0.8,
                 candidates=400,
-                proposals=128,
+                proposals=200,
                 train_candidates=200,
                 train_proposals=60,
             ),
             roi=RoiConfig(
                 widths=(self.box_width, self.box_width),
                 resolution=self.resolution,
-                score_threshold=0.02,
+                nms_threshold=0.6,
+                score_threshold=0.01,
                 detections=100,
             ),
         )
@@ -123,7 +124,7 @@ class TinyObjectsRecipe:
             trunk=TrunkPyramidConfig(tuple(shape[0] for shape in _MAPS), self.width),
             association=AssociationConfig(self.resolution**2 * self.width, self.association_width, 4),
             captioner=None,
-            tracking=TrackingConfig(resolution=self.resolution, background=0.3, threshold=0.5),
+            tracking=TrackingConfig(resolution=self.resolution, background=0.35, threshold=0.3),
         )
 
 
