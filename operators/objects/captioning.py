@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from ..packets import FloatArray
 from .tracks import Track
 
-__all__ = ["Allowance", "Describer", "wanted"]
+__all__ = ["Allowance", "Describer", "FrameDescriber", "wanted"]
+
+
+Pixels = npt.NDArray[np.uint8]
 
 
 class Describer(Protocol):
@@ -24,6 +30,22 @@ class Describer(Protocol):
 
     def caption(self, tracks: Sequence[FloatArray]) -> Sequence[tuple[str, float]]:
         """Text and score of each track's views (n, R, D), in the order of time."""
+        ...
+
+
+@runtime_checkable
+class FrameDescriber(Protocol):
+    """Writes captions of regions from what is cut out of frames."""
+
+    views: int
+    """Frames that a caption is made from."""
+
+    def look(self, frame: Pixels, boxes: FloatArray) -> Sequence[Pixels]:
+        """Views of boxes (N, 4), parts of the picture, in a frame (H, W, 3)."""
+        ...
+
+    def caption(self, tracks: Sequence[Sequence[Pixels]]) -> Sequence[tuple[str, float]]:
+        """Text and score of each track's views, in the order of time."""
         ...
 
 

@@ -14,9 +14,9 @@ from ..errors import OnlookerError
 from ..events import Event
 from ..packets import Detections, Events, FloatArray, Frame, Tokens
 from .bank import Bank, spread
-from .captioning import Allowance, Describer, wanted
+from .captioning import Allowance, Describer, FrameDescriber, wanted
 from .tracks import Track
-from .window import Seen, Window, WindowRules
+from .window import Seen, View, Window, WindowRules
 
 if TYPE_CHECKING:
     from .matching import Matcher
@@ -98,9 +98,9 @@ class ObjectTracker(Operator[TrackerState]):
     again less than W frames after it was seen last is itself; one that was gone for longer is ended, and would come
     back as another.
 
-    **Captions** (with the tower's `tokens`) are written when an object appears, anew when it has been seen twice as
-    often, and when it may be gone; where more are due than `captions_per_second`, in that order. The last caption
-    stands in the `end`.
+    **Captions** (with the tower's `tokens` and the `frames`) are written when an object appears, anew when it has been
+    seen twice as often, and when it may be gone; where more are due than `captions_per_second`, in that order. The last
+    caption stands in the `end`.
 
     **Names** are those of the detections, or, with `names` and the `frames`, those of them that fit cut-outs of the
     object best, looked at as often as captions are written.
@@ -132,7 +132,7 @@ class ObjectTracker(Operator[TrackerState]):
             birth_score=self._matcher.birth_score if config.birth_score is None else config.birth_score,
             delay=config.delay,
         )
-        self._describer: Describer | None = None
+        self._describer: Describer | FrameDescriber | None = None
         if config.captioner is not None:
             from .captions import load_region_captioner
 
@@ -203,16 +203,18 @@ class ObjectTracker(Operator[TrackerState]):
             packet.scores[kept],
             self._matcher.embed(packet.features[kept]),
             None if packet.names is None else tuple(packet.names[i] for i in kept),
-            self._views(boxes, tokens),
+            self._views(boxes, tokens, frame),
             None if frame is None or self._namer is None else frame.pixels,
         )
 
-    def _views(self, boxes: FloatArray, tokens: Tokens | None) -> list[FloatArray | None]:
+    def _views(self, boxes: FloatArray, tokens: Tokens | None, frame: Frame | None) -> list[View | None]:
+        """What captions are made from. Copies: a part of an array would keep all of it."""
+        if isinstance(self._describer, FrameDescriber):
+            return [] if frame is None else [view.copy() for view in self._describer.look(frame.pixels, boxes)]
         if self._describer is None or tokens is None or tokens.shape is None or not len(boxes):
             return []
         grid = tokens.grid.reshape(*tokens.shape, -1)
-        # Half precision is what tokens are worth, and half the memory of all that is kept of a track. Each is a copy: a
-        # row of an array would keep all of it.
+        # Half precision is what tokens are worth, and half the memory of all that is kept of a track.
         return [view.astype(np.float16) for view in self._describer.tokens(grid, boxes)]
 
     def _join(self, state: TrackerState, *, last: bool = False) -> None:
@@ -263,9 +265,12 @@ class ObjectTracker(Operator[TrackerState]):
         """Write the captions of these tracks; how many."""
         if self._describer is None or not tracks:
             return 0
-        most = self._describer.views
-        views = [np.stack(spread(track.views.items, most)).astype(np.float32) for track in tracks]
-        for track, (text, _) in zip(tracks, self._describer.caption(views), strict=True):
+        views = [spread(track.views.items, self._describer.views) for track in tracks]
+        if isinstance(self._describer, FrameDescriber):
+            told = self._describer.caption([[view.astype(np.uint8, copy=False) for view in own] for own in views])
+        else:
+            told = self._describer.caption([np.stack(own).astype(np.float32) for own in views])
+        for track, (text, _) in zip(tracks, told, strict=True):
             track.text, track.captioned_at = text, track.views.count
         return len(tracks)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..events import Event, Phase, make_event
 from ..packets import FloatArray
 from .bank import Bank
-from .window import Sighting
+from .window import Sighting, View
 
 __all__ = ["POINTS", "Track"]
 
@@ -26,7 +26,7 @@ class Track:
     """One object. Its size is bounded, however long it stays."""
 
     identity: int
-    views: Bank[FloatArray]
+    views: Bank[View]
     """What its caption is made from."""
     t_first: float = 0.0
     t_last: float = 0.0

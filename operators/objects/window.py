@@ -11,7 +11,10 @@ import numpy.typing as npt
 from ..packets import FloatArray
 from .linking import CLOSED, NONE, link
 
-__all__ = ["Seen", "Sighting", "Window", "WindowRules"]
+__all__ = ["Seen", "Sighting", "View", "Window", "WindowRules"]
+
+View = npt.NDArray[np.float16] | npt.NDArray[np.uint8]
+"""What a caption is made from: a region's tokens (R, D), or a cut-out (h, w, 3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Seen:
     tokens: FloatArray
     """(N, width) for the association."""
     names: tuple[str, ...] | None = None
-    views: list[FloatArray | None] = field(default_factory=list)
+    views: list[View | None] = field(default_factory=list)
     """What a caption of each is made from, until it has an identity; empty without captions."""
     pixels: npt.NDArray[np.uint8] | None = None
     """(H, W, 3) the frame itself, until its detections have their identities; None where nobody looks at it."""
@@ -76,7 +79,7 @@ class Sighting:
     box: tuple[float, float, float, float]
     score: float
     name: str | None
-    view: FloatArray | None
+    view: View | None
 
 
 @dataclass(slots=True)

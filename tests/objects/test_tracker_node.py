@@ -26,8 +26,10 @@ from .tracking import (
     KINDS,
     RESOLUTION,
     Teller,
+    Watcher,
     box_of,
     detections,
+    pictures,
     random_model,
     right_model,
     run,
@@ -257,6 +259,17 @@ def test_captions_keep_to_their_budget(right: Any) -> None:
     before = len(teller.asked)
     operator.flush(state, 15.0)
     assert len(teller.asked) == before + 12  # the last ones do not wait
+
+
+@pytest.mark.parametrize("chunk", [1, 3, None])
+def test_captions_of_cut_outs(right: Any, chunk: int | None) -> None:
+    """Of the same object it is the same every time, wherever it is."""
+    packets = detections([[1], [1, 2], [1, 2], [2], [2]])
+    told = run(tracker(right, Watcher(), captions_per_second=10.0), packets, chunk=chunk, frames=pictures(packets))
+    texts = [{event.data.text for event in events[1:]} for events in lives(told).values()]
+    first = [str(np.random.default_rng(kind).integers(0, 255, (48, 64, 3), np.uint8)[0, 0].tolist()) for kind in (1, 2)]
+    assert texts == [{f"{one} {one}"} for one in first]
+    assert all(event.data.text is None for _, event in run(tracker(right, Watcher()), packets, tokens(packets)))
 
 
 def test_who_is_gone_has_a_last_caption(right: Any) -> None:
