@@ -237,6 +237,9 @@
       chip.append(element("i", `dot ${colour(m.query)}`), m.score ? `${m.text}  ${m.score}` : m.text);
       return chip;
     }));
+    /* Those on the picture come first. */
+    const drawn = new Set([...byId("now-boxes").querySelectorAll("rect")].map((box) => box.style.getPropertyValue("--q")));
+    present.sort((a, b) => drawn.has(b.colour) - drawn.has(a.colour));
     byId("now-objects").replaceChildren(...present.slice(0, 6).map((o) => {
       const line = element("li");
       line.style.setProperty("--q", o.colour);

@@ -112,6 +112,22 @@ def test_selecting_a_moment_lights_up_its_objects(browser: str, tmp_path: Path) 
     assert len(re.findall(r'class="bar-object on"', dom)) == 2
     assert re.search(r'id="now-boxes"><svg class="boxes"[^>]*><rect ', dom)
     assert re.search(r'id="now-objects"><li [^>]*><i class="dot"></i>0 dog: a dog runs</li>', dom)
+    assert [name for name in re.findall(r"</i>([^<]*)</li>", dom.split('id="now-objects"')[1])] == [
+        "0 dog: a dog runs",
+        "1",
+    ]
     later = rendered(browser, tmp_path / "r.html", tmp_path / "profile", "#t=10")
     assert len(re.findall(r'class="bar-object on"', later)) == 1
     assert "0 dog: a dog runs</li>" not in later
+
+
+def test_objects_on_the_picture_are_told_before_those_that_are_hidden(browser: str, tmp_path: Path) -> None:
+    sink = started(ReportSink(tmp_path / "r.html"))
+    for i in range(20):
+        sink.packets("previews", [preview(i / 2, i)])
+    hidden = [*standing(1.0, 2.1), *standing(7.0, 8.1)]
+    for event in [*told(0, hidden, name="cat"), *told(1, standing(3.0, 6.1), name="dog")]:
+        sink.event(event)
+    complete(sink, 10.0)
+    dom = rendered(browser, tmp_path / "r.html", tmp_path / "profile", "#t=4")
+    assert re.findall(r"</i>([^<]*)</li>", dom.split('id="now-objects"')[1]) == ["1 dog", "0 cat"]
