@@ -33,7 +33,7 @@ and the training half an hour. What was interrupted goes on when the same comman
 _EPILOG = """\
 example:
   onlooker train objects --data data --cache cache/objects --out out/objects
-  onlooker run video.mp4 --graph objects -o detector.model=out/objects
+  onlooker run video.mp4 --graph objects -o objects.model=out/objects -o tracks.model=out/objects
 """
 
 
@@ -78,7 +78,7 @@ def _objects(args: argparse.Namespace) -> int:
             raise UsageError(f"--cache {args.cache!r} cannot be used: {error}.") from error
     with progress_bar("objects", recipe.steps) as show, writing(args.out):
         train_tiny_objects(cache, out, recipe, _losses(show))
-    print(f"written to {args.out}; use it with --graph objects -o detector.model={args.out}")
+    print(f"written to {args.out}; use it with --graph objects -o objects.model={args.out} -o tracks.model={args.out}")
     return 0
 
 

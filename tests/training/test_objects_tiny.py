@@ -134,5 +134,5 @@ def test_the_command_trains(data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     cache, out = tmp_path / "cache", tmp_path / "out"
     sizes = ["--views", "16", "--clips", "1", "--steps", "2"]
     assert command("--data", str(data), "--cache", str(cache), "--out", str(out), *sizes) == 0
-    assert f"-o detector.model={out}" in capsys.readouterr().out
+    assert f"-o tracks.model={out}" in capsys.readouterr().out
     assert read_object_model(out).model.config == TinyObjectsRecipe().config()
