@@ -1,11 +1,10 @@
 """Captions of regions: what a captioner says when it sees the tokens of one object only.
 
-A box is pooled from the tower's token grid by RoIAlign into a few tokens, its view. A track is told of from views of
-up to a few frames, one after the other, as by the hard aggregation of Zhou et al., "Dense Video Object Captioning from
-Disjoint Supervision" (2023), section 3.3.
-
-The captioner `tiny` of regions is that of whole pictures, trained further on objects (`training/objects/regions.py`);
-its folder holds only how it differs.
+A box is pooled from the tower's token grid by RoIAlign into a few tokens, its view. A track is told of from the mean of
+the views of up to a few frames: the soft aggregation of Zhou et al., "Dense Video Object Captioning from Disjoint
+Supervision" (2023), section 3.3, with equal weights. A captioner of whole pictures reads that better than views one
+after the other, of which it saw nothing in training. One that was trained on objects (`training/objects/regions.py`)
+reads them one after the other, the paper's hard aggregation; its folder holds only how it differs.
 """
 
 from __future__ import annotations
@@ -56,15 +55,16 @@ def region_tokens(grid: FloatArray, boxes: FloatArray, size: int) -> FloatArray:
 class RegionCaptioner:
     """Describes objects from their views; it keeps no state between calls."""
 
-    def __init__(self, captioner: CaptionModel, *, size: int = 4, views: int = 6) -> None:
+    def __init__(self, captioner: CaptionModel, *, size: int = 4, views: int = 6, soft: bool = True) -> None:
         """Take a captioner of the tower's tokens.
 
         Args:
-            captioner: reads at least `views * size * size` tokens.
+            captioner: reads at least `size * size` tokens, `views` times as many if not `soft`.
             size: bins along each side of a box.
             views: frames that a caption is made from.
+            soft: read the mean of the views, not one after the other.
         """
-        self.captioner, self.size, self.views = captioner, size, views
+        self.captioner, self.size, self.views, self.soft = captioner, size, views, soft
 
     def tokens(self, grid: FloatArray, boxes: FloatArray) -> FloatArray:
         """Views (N, R, D) of boxes (N, 4), shares of the picture, in one frame's tokens (h, w, D)."""
@@ -72,8 +72,13 @@ class RegionCaptioner:
 
     def caption(self, tracks: Sequence[FloatArray]) -> list[tuple[str, float]]:
         """Text and score of each track's views (n, R, D), in the order of time; of more than `views`, some are read."""
-        memories = [np.concatenate(spread(list(views), self.views)) for views in tracks]  # M, D each
+        memories = [self._memory(spread(list(views), self.views)) for views in tracks]
         return [(texts[0].text, texts[0].probability) for texts in self.captioner.propose(memories)]
+
+    def _memory(self, views: Sequence[FloatArray]) -> FloatArray:
+        """What is read of views (R, D): tokens (R, D) or (n * R, D)."""
+        together: FloatArray = np.mean(views, axis=0) if self.soft else np.concatenate(views)
+        return together
 
 
 # ---- folders
@@ -91,7 +96,7 @@ def load_region_captioner(
 
     folder = _SHELF.look_up(name_or_folder)
     if folder is not None and _BASE in (values := _config(folder)):
-        return RegionCaptioner(_further(folder, device), size=values[_SIZE], views=values[_VIEWS])
+        return RegionCaptioner(_further(folder, device), size=values[_SIZE], views=values[_VIEWS], soft=False)
     return RegionCaptioner(load_captioner(name_or_folder, device))
 
 

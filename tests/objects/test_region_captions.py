@@ -90,11 +90,21 @@ def test_no_track_no_text() -> None:
     assert RegionCaptioner(captioner()).caption([]) == []
 
 
-def test_of_many_views_some_are_read_the_first_among_them() -> None:
-    regions = RegionCaptioner(captioner(), size=2, views=3)
+@pytest.mark.parametrize("soft", [False, True])
+def test_of_many_views_some_are_read_the_first_among_them(soft: bool) -> None:
+    regions = RegionCaptioner(captioner(), size=2, views=3, soft=soft)
     track = np.random.default_rng(1).standard_normal((7, 4, WIDTH)).astype(np.float32)
     assert regions.caption([track]) == regions.caption([track[[0, 2, 4]]])
     assert regions.caption([track]) != regions.caption([track[:3]])
+
+
+def test_the_mean_of_views_is_read_or_one_after_the_other() -> None:
+    track = np.random.default_rng(1).standard_normal((3, 4, WIDTH)).astype(np.float32)
+    model = captioner()
+    soft, hard = (RegionCaptioner(model, size=2, soft=soft).caption([track])[0] for soft in (True, False))
+    assert soft == pytest.approx(model.caption(track.mean(0))[0])
+    assert hard == pytest.approx(model.caption(track.reshape(12, WIDTH))[0])
+    assert soft != hard
 
 
 def test_views_of_the_wrong_width_are_refused() -> None:
