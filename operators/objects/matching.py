@@ -14,7 +14,7 @@ __all__ = ["Matcher", "load_matcher"]
 
 # Of the mean over both directions and a few views, where a model's own threshold is of single scores in a whole clip.
 # By HOTA and IDF1 on generated videos of Flickr8k dev, with the embedded model.
-_THRESHOLD = 0.2
+_THRESHOLD = 0.1
 _BIRTH_SCORE = 0.7
 
 
