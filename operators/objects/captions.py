@@ -2,9 +2,10 @@
 
 A box is pooled from the tower's token grid by RoIAlign into a few tokens, its view. A track is told of from the mean of
 the views of up to a few frames: the soft aggregation of Zhou et al., "Dense Video Object Captioning from Disjoint
-Supervision" (2023), section 3.3, with equal weights. A captioner of whole pictures reads that better than views one
-after the other, of which it saw nothing in training. One that was trained on objects (`training/objects/regions.py`)
-reads them one after the other, the paper's hard aggregation; its folder holds only how it differs.
+Supervision" (2023), section 3.3, with equal weights. A captioner of whole pictures tells a little truer from that, on
+the whole, than from views one after the other, of which it saw nothing in training, and reads a sixth of the tokens.
+One that was trained on objects (`training/objects/regions.py`) reads them one after the other, the paper's hard
+aggregation; its folder holds only how it differs.
 """
 
 from __future__ import annotations
