@@ -120,16 +120,17 @@ def test_a_cache_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert told == [8] and tower.calls == [4, 4]
     again = open_cache(tmp_path, 8)
     assert len(again.missing()) == 0
-    maps, boxes = again.read(np.array([2, 7]))
+    maps, boxes, beliefs = again.read(np.array([2, 7]))
     assert [tuple(level.shape) for level in maps] == [(2, *shape) for shape in SHAPES]
     assert maps[0][1].unique().tolist() == pytest.approx([7 / 100 - 1], abs=1e-3)
     assert boxes.tolist() == [[[2, 0, 12, 10], [2, 0, 12, 10]], [[7, 0, 17, 10], [0, 0, 0, 0]]]
+    assert beliefs.tolist() == [[1, 1], [1, 0]]
 
 
 def test_pictures_without_objects_have_a_row_that_stands_for_nothing(tmp_path: Path) -> None:
     cache = open_cache(tmp_path, 2)
     cache.fill(ColourTower(), lambda index: View(np.zeros((224, 224, 3), np.uint8), np.zeros((0, 4), np.float32)))
-    assert torch.equal(cache.read(np.arange(2))[1], torch.zeros(2, 1, 4))
+    assert torch.equal(cache.read(np.arange(2)).boxes, torch.zeros(2, 1, 4))
 
 
 def test_a_cache_of_other_sizes_is_refused(tmp_path: Path) -> None:

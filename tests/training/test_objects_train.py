@@ -57,7 +57,7 @@ def generator() -> torch.Generator:
 
 @torch.no_grad()
 def precision(model: DenseVoc, views: ViewCache) -> float:
-    maps, truth = views.read(np.arange(16))
+    maps, truth, _ = views.read(np.arange(16))
     found = model.detector.detect(model.levels(maps), (224, 224))
     rows = zip(truth, found.boxes, found.scores, strict=True)
     matched = [match_image(Detected(t[t[:, 2] > 0], b[s > 0], s[s > 0])) for t, b, s in rows]
@@ -69,7 +69,7 @@ def confusion(trainer: ObjectsTrainer, model: DenseVoc, clips: ViewCache) -> flo
     """The association's loss on all clips."""
     starts = range(0, len(clips.done), FRAMES)
     rows = [clips.read(np.arange(first, first + FRAMES)) for first in starts]
-    return float(np.mean([trainer.track_loss(model, *row, generator()) for row in rows]))
+    return float(np.mean([trainer.track_loss(model, row.maps, row.boxes, generator()) for row in rows]))
 
 
 def test_detection_and_association_are_learnt_in_one_run(caches: tuple[ViewCache, ViewCache]) -> None:

@@ -85,7 +85,7 @@ def clip_sightings(model: DenseVoc, clips: ViewCache, training: AssociationTrain
     generator = torch.Generator().manual_seed(training.seed)
     seen = []
     for first in range(0, int(clips.done.sum()) - training.frames + 1, training.frames):
-        maps, truth = clips.read(np.arange(first, first + training.frames))
+        maps, truth, _ = clips.read(np.arange(first, first + training.frames))
         levels = model.levels(maps)
         for _ in range(training.draws):
             drawn = sighted(truth, training.strangers, training.jitter, generator)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from onlooker.operators.objects.densevoc.boxes import BoxWeights, areas, encode_boxes
 from onlooker.operators.objects.densevoc.centernet import ProposalMaps
@@ -111,10 +110,14 @@ def detection_loss(
     truth: Tensor,
     *,
     classes: Tensor | None = None,
+    beliefs: Tensor | None = None,
     options: DetectionLossOptions | None = None,
     generator: torch.Generator | None = None,
 ) -> DetectionLoss:
     """One step's losses.
+
+    Where boxes are of a teacher that is not sure, each counts as an object with the probability that `beliefs` tells
+    and as background with the rest of it.
 
     Args:
         detector: what is trained.
@@ -122,6 +125,7 @@ def detection_loss(
         size: (H, W) of the pictures.
         truth: (B, G, 4), true boxes in pixels, filled up with zeros; G at least 1.
         classes: (B, G) int64 from 0; None if there is only one.
+        beliefs: (B, G), from 0 to 1; None if all boxes are certain.
         options: weights and targets.
         generator: of the draw of regions.
     """
@@ -129,7 +133,7 @@ def detection_loss(
     maps: ProposalMaps = detector.proposal_generator(levels)
     strides = detector.config.strides
     wanted = cell_targets(truth, maps.shapes(), strides, options.ranges or level_ranges(strides))
-    first = proposal_loss(*maps.flat(), wanted, options)
+    first = proposal_loss(*maps.flat(), wanted, options, beliefs)
     thresholds = detector.config.roi.match_thresholds
     numbered = object_classes(truth, classes)
     with torch.no_grad():
@@ -147,7 +151,7 @@ def detection_loss(
     second = []
     for number, (stage, threshold) in enumerate(zip(stages, thresholds, strict=True)):
         matched = sampled if number == 0 else match_regions(stage.anchors, truth, numbered, threshold)
-        second.append(region_loss(stage, matched, BOX_WEIGHTS[number]))
+        second.append(region_loss(stage, matched, BOX_WEIGHTS[number], beliefs))
     total = options.heatmap_weight * (first.positive + first.negative) + options.reach_weight * first.reach
     total = total + torch.stack([part.classes + part.boxes for part in second]).mean()
     return DetectionLoss(total, first, tuple(second), sampled, tuple(stages))
@@ -163,16 +167,28 @@ def training_detections(detector: Detector, stages: Sequence[Stage], size: Size)
         return detections(stages, size, None, _TRAINING_SCORE, nms_threshold, _TRAINING_DETECTIONS)
 
 
-def proposal_loss(heatmap: Tensor, reach: Tensor, wanted: CellTargets, options: DetectionLossOptions) -> ProposalLoss:
-    """Focal loss (Lin et al., ICCV 2017, as "Objects as points" has it) and boxes: (B, m) logits, (B, m, 4) strides."""
+def proposal_loss(
+    heatmap: Tensor, reach: Tensor, wanted: CellTargets, options: DetectionLossOptions, beliefs: Tensor | None = None
+) -> ProposalLoss:
+    """Focal loss (Lin et al., ICCV 2017, as "Objects as points" has it) and boxes.
+
+    Args:
+        heatmap: (B, m), logits.
+        reach: (B, m, 4), in strides.
+        wanted: of the same cells.
+        options: weights.
+        beliefs: (B, G), see `detection_loss`.
+    """
+    at_peak, at_owner = _believed(beliefs, wanted.peak), _believed(beliefs, wanted.owner)
     chance = heatmap.sigmoid().clamp(options.focal_clip, 1 - options.focal_clip)
-    center = wanted.heatmap == 1
-    centers = center.sum(1).clamp(min=1).float().mean()
+    center = (wanted.heatmap == 1) * at_peak
+    centers = center.sum(1).clamp(min=1).mean()
     hit = -chance.log() * (1 - chance) ** options.focal_gamma * center
-    miss = -(1 - chance).log() * chance**options.focal_gamma * (1 - wanted.heatmap) ** options.focal_beta
+    background = 1 - at_peak * (1 - (1 - wanted.heatmap) ** options.focal_beta)
+    miss = -(1 - chance).log() * chance**options.focal_gamma * background
     owned = wanted.reach.amax(-1) >= 0
-    cells = owned.sum(1).clamp(min=1).float().mean()
-    off = giou_loss(reach[owned], wanted.reach[owned]).sum() / len(reach)
+    cells = (owned * at_owner).sum(1).clamp(min=1).mean()
+    off = (giou_loss(reach[owned], wanted.reach[owned]) * at_owner[owned]).sum() / len(reach)
     return ProposalLoss(
         options.focal_alpha * hit.sum(1).mean() / centers,
         (1 - options.focal_alpha) * miss.sum(1).mean() / centers,
@@ -182,18 +198,31 @@ def proposal_loss(heatmap: Tensor, reach: Tensor, wanted: CellTargets, options: 
     )
 
 
-def region_loss(stage: Stage, matched: Matched, weights: BoxWeights) -> RegionLoss:
+def region_loss(stage: Stage, matched: Matched, weights: BoxWeights, beliefs: Tensor | None = None) -> RegionLoss:
     """Cross-entropy over regions with an area, and L1 of the coded boxes of those with an object.
 
     Boxes count per region, not per region with an object.
+
+    Args:
+        stage: of N regions of each picture.
+        matched: what they should say.
+        weights: how finely boxes are coded.
+        beliefs: (B, G), see `detection_loss`.
     """
     valid = areas(stage.anchors) > 0
-    entropy = F.cross_entropy(stage.logits.flatten(0, 1), matched.classes.flatten(), reduction="none")
-    classes = (entropy * valid.flatten()).sum() / (valid.sum() + _VALID_EPS)
+    surprise = -stage.logits.log_softmax(-1)
+    entropy = surprise.gather(-1, matched.classes[..., None])[..., 0]
     wanted = region_targets(stage.anchors, matched.boxes, weights)
-    real = valid & (matched.classes > 0)
-    boxes = ((stage.deltas - wanted).abs() * real[..., None]).sum() / real.numel()
-    return RegionLoss(classes, boxes)
+    off = (stage.deltas - wanted).abs() * (valid & (matched.classes > 0))[..., None]
+    belief = _believed(beliefs, matched.which)
+    entropy = belief * entropy + (1 - belief) * surprise[..., 0]  # the same for what is background anyway
+    classes = (entropy * valid).sum() / (valid.sum() + _VALID_EPS)
+    return RegionLoss(classes, (off * belief[..., None]).sum() / valid.numel())
+
+
+def _believed(beliefs: Tensor | None, which: Tensor) -> Tensor:
+    """The belief in each of the numbered true boxes (B, N), 1 without `beliefs`."""
+    return torch.ones(which.shape, device=which.device) if beliefs is None else beliefs.gather(1, which)
 
 
 def region_targets(anchors: Tensor, boxes: Tensor, weights: BoxWeights) -> Tensor:

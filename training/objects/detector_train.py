@@ -23,7 +23,7 @@ from onlooker.training.schedules import LearningRate
 
 from .association_loss import association_loss
 from .detection_loss import DetectionLossOptions, detection_loss
-from .detector_data import SIZE, ViewCache
+from .detector_data import SIZE, Batch, ViewCache
 
 __all__ = ["APART", "ObjectsLoss", "ObjectsTrainer", "ObjectsTraining", "Sighted", "sighted"]
 
@@ -140,8 +140,8 @@ class ObjectsTrainer:
 
     def step(
         self,
-        pictures: tuple[tuple[Tensor, ...], Tensor],
-        clip: tuple[tuple[Tensor, ...], Tensor] | None,
+        pictures: Batch,
+        clip: Batch | None,
         generator: torch.Generator,
     ) -> ObjectsLoss:
         """One update on maps and boxes of pictures and, if there is one, of a clip."""
@@ -161,19 +161,24 @@ class ObjectsTrainer:
     def loss(
         self,
         model: DenseVoc,
-        pictures: tuple[tuple[Tensor, ...], Tensor],
-        clip: tuple[tuple[Tensor, ...], Tensor] | None,
+        pictures: Batch,
+        clip: Batch | None,
         generator: torch.Generator,
     ) -> ObjectsLoss:
         """The losses of an update."""
-        maps, truth = pictures
         found = detection_loss(
-            model.detector, model.levels(maps), _SIZE, truth, options=self.training.loss, generator=generator
+            model.detector,
+            model.levels(pictures.maps),
+            _SIZE,
+            pictures.boxes,
+            beliefs=pictures.beliefs,
+            options=self.training.loss,
+            generator=generator,
         )
         regions = torch.stack([part.classes + part.boxes for part in found.regions]).mean()
         track = found.total.new_zeros(())
         if clip is not None:
-            track = self.training.track_weight * self.track_loss(model, *clip, generator)
+            track = self.training.track_weight * self.track_loss(model, clip.maps, clip.boxes, generator)
         return ObjectsLoss(found.total + track, found.total - regions, regions, track)
 
     def track_loss(

@@ -30,10 +30,14 @@ class CellTargets(NamedTuple):
         heatmap: (B, m), 1 exactly where an object of the level has its centre, falling off around centres.
         reach: (B, m, 4), how far the cell's object reaches left, up, right and down, in strides; negative where a cell
             has no object.
+        peak: (B, m) int64, the true box that the heatmap is of.
+        owner: (B, m) int64, the true box that `reach` is of; any where there is none.
     """
 
     heatmap: Tensor
     reach: Tensor
+    peak: Tensor
+    owner: Tensor
 
 
 def level_ranges(strides: Sequence[int]) -> tuple[Range, ...]:
@@ -79,7 +83,7 @@ def cell_targets(
 def _picture_targets(
     boxes: Tensor, centers: Tensor, stride: Tensor, limits: Tensor, spread: float, radius: float
 ) -> CellTargets:
-    """Of one picture: boxes (G, 4), cells (m, ...) -> (m,) and (m, 4)."""
+    """Of one picture: boxes (G, 4), cells (m, ...) -> (m, ...)."""
     reach = torch.cat([centers[:, None] - boxes[:, :2], boxes[:, 2:] - centers[:, None]], -1)  # m, G, 4
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2  # G, 2
     steps = stride[:, None, None]
@@ -94,10 +98,11 @@ def _picture_targets(
     distance = (centers[:, None] - middle).square().sum(-1) / (spread * area).clamp(min=radius**2)
     distance = torch.where(peak, 0.0, distance.clamp(min=_NEAREST))
     distance = torch.where(exists, distance, FAR)
-    heatmap = torch.exp(-distance).amax(1)
+    closest, peak = distance.min(1)
     nearest, owner = torch.where(near, distance, FAR).min(1)
     own = reach[torch.arange(len(centers), device=boxes.device), owner]
-    return CellTargets(heatmap, torch.where((nearest == FAR)[:, None], -FAR, own) / stride[:, None])
+    own = torch.where((nearest == FAR)[:, None], -FAR, own) / stride[:, None]
+    return CellTargets(torch.exp(-closest), own, peak, owner)
 
 
 def label_overlaps(iou: Tensor, thresholds: Sequence[float], labels: Sequence[int]) -> Tensor:
