@@ -18,7 +18,7 @@ from objects_parts import Eyes, bar, draw, opened
 
 from onlooker.operators.contract import Inputs
 from onlooker.operators.objects.tracker_node import ObjectTracker
-from onlooker.operators.packets import Detections, Tokens
+from onlooker.operators.packets import Detections, Frame
 from onlooker.pipeline.assemble import make_plan, runner_factory, source_spec
 from onlooker.training.objects.bank import ObjectBank
 from onlooker.training.objects.object_videos import VIDEO, write_objects
@@ -36,11 +36,11 @@ def cost(bank: ObjectBank, model: str, tower: str, captioner: str, minutes: int,
     """The tables, as Markdown."""
     eyes = Eyes(model, tower, batch=1)
     times: dict[str, list[float]] = {part: [] for part in _PARTS}
-    views: list[tuple[Detections, Tokens]] = []
+    views: list[tuple[Detections, Frame]] = []
     for scene in draw(bank, _SCENES, first_seed, SCENES, "drawing"):
         for i, pixels in enumerate(scene.video.frames):
             seen = _timed(times["tower"], eyes.see, f"{scene.name}-{i}", pixels[None], scene.video.fps)
-            views.append((_timed(times["detector"], eyes.detect, seen)[0], seen.tokens[0]))
+            views.append((_timed(times["detector"], eyes.detect, seen)[0], seen.frames[0]))
     rows = []
     for part, config in (("tracker", None), ("tracker with captions", captioner)):
         tracker = opened(ObjectTracker, model=model, captioner=config, tower=tower)
@@ -92,7 +92,7 @@ def _timed(times: list[float], call: Any, *arguments: Any) -> Any:
 def _stream(
     name: str,
     tracker: ObjectTracker,
-    views: Sequence[tuple[Detections, Tokens]],
+    views: Sequence[tuple[Detections, Frame]],
     minutes: int,
     times: list[float],
 ) -> list[list[object]]:
@@ -101,8 +101,8 @@ def _stream(
     state = tracker.initial_state("stream")
     per_minute = round(60 * fps)
     for frame in bar(range(minutes * per_minute), name):
-        found, tokens = (replace(packet, stream="stream", t=frame / fps) for packet in views[frame % len(views)])
-        given = Inputs({"detections": [found], "tokens": [tokens]}, frame / fps, frame / fps)
+        found, shown = (replace(packet, stream="stream", t=frame / fps) for packet in views[frame % len(views)])
+        given = Inputs({"detections": [found], "frames": [shown]}, frame / fps, frame / fps)
         state, _ = _timed(times, tracker.process, state, given)
         minute, rest = divmod(frame + 1, per_minute)
         if not rest and (minute in _MINUTES or minute == minutes):

@@ -16,7 +16,7 @@ from onlooker.operators.objects.detector_node import ObjectDetector
 from onlooker.operators.objects.metrics.event_log import told_tracks
 from onlooker.operators.objects.metrics.world import Boxes, World, box_iou
 from onlooker.operators.objects.tracker_node import ObjectTracker
-from onlooker.operators.packets import Detections, Events, FeatureMaps, Frame, Packet, Tokens
+from onlooker.operators.packets import Detections, Events, FeatureMaps, Frame, Packet
 from onlooker.operators.tower.node import ClipTower
 from onlooker.training.objects.bank import ObjectBank
 from onlooker.training.objects.pseudo_video import PseudoVideo, SceneOptions, draw_scene
@@ -75,7 +75,8 @@ class Seen:
     """What the tower made of a video."""
 
     features: list[FeatureMaps]
-    tokens: list[Tokens]
+    frames: list[Frame]
+    """What it saw."""
 
 
 def draw(bank: ObjectBank, count: int, first_seed: int, options: SceneOptions, what: str) -> Iterator[Scene]:
@@ -99,7 +100,7 @@ class Eyes:
         size = (frames.shape[2], frames.shape[1])
         packets = [Frame(name, 0, i / fps, pixels, i, size) for i, pixels in enumerate(frames)]
         ((_, out),) = self._tower.process_batch([None], [_inputs(frames=packets)])
-        return Seen(out.packets["features"], out.packets["tokens"])
+        return Seen(out.packets["features"], packets)
 
     def detect(self, seen: Seen, proposals: Sequence[Detections] | None = None) -> list[Detections]:
         """The objects of each frame, or those that are given, with features."""
@@ -155,7 +156,7 @@ class OwnTracker:
         self.operator: ObjectTracker = opened(ObjectTracker, **config)
 
     def __call__(self, detections: Sequence[Detections], seen: Seen, fps: float) -> list[Row]:
-        events = self.events(detections, seen.tokens if self.operator.config.captioner else None, fps)
+        events = self.events(detections, seen.frames if self.operator.config.captioner else None, fps)
         return [
             Row(
                 round(point.t * fps),
@@ -167,12 +168,12 @@ class OwnTracker:
             for point in track.points
         ]
 
-    def events(self, detections: Sequence[Detections], tokens: Sequence[Tokens] | None, fps: float) -> list[Event]:
+    def events(self, detections: Sequence[Detections], frames: Sequence[Frame] | None, fps: float) -> list[Event]:
         """What the operator tells of a video, frame by frame as live."""
         state = self.operator.initial_state(detections[0].stream)
         told: list[Event] = []
         for i, packet in enumerate(detections):
-            own = _inputs(detections=[packet], **({} if tokens is None else {"tokens": [tokens[i]]}))
+            own = _inputs(detections=[packet], **({} if frames is None else {"frames": [frames[i]]}))
             state, out = self.operator.process(state, own)
             told += _events(out)
         _, out = self.operator.flush(state, len(detections) / fps)

@@ -40,6 +40,12 @@ EMBEDDED_MODEL = "tiny"
 _DECODERS = ("git_captioner", "dense_captioner", "paper_captioner")
 """Nodes that read the tokens of the tower they were trained with."""
 
+_DETECTORS = ("object_detector",)
+"""Nodes that read the feature maps of the tower they were trained with."""
+
+_LIVE_FORMS = {"file": "live", "objects": "live-objects"}
+"""Built-in graphs for files, and those that do the same with live sources."""
+
 _LOCALIZERS = ("query_localizer", "moment_localizer")
 """Nodes that look for what is asked for in words."""
 
@@ -77,8 +83,8 @@ def make_plan(
         queries: what to look for, in words.
         classes: names of what to look for, or a file with one a line; see ``onlooker.operators.localize.class_lists``.
         overrides: ``node.key=value`` assignments.
-        live: the sources are live. ``file`` then is the graph ``live``; in any other graph the source ``live`` takes
-            the place of the file decoder.
+        live: the sources are live. ``file`` then is the graph ``live``, and ``objects`` is ``live-objects``; in any
+            other graph the source ``live`` takes the place of the file decoder.
         record: seconds that live sources keep for clips, where the graph says nothing about it.
         commands: queries may be added while it runs, so the node for them stays though there are none.
         secrets: where ``${env:NAME}`` and ``${secret:NAME}`` of the graph are looked up.
@@ -100,8 +106,8 @@ def make_plan(
             wanted["queries"] = list(queries)
         if classes:
             wanted["classes"] = str(classes) if isinstance(classes, str | Path) else list(classes)
-    if live and graph == "file":
-        graph = "live"
+    if live:
+        graph = _LIVE_FORMS.get(graph, graph)
     overrides = list(overrides)
     stand_ins: dict[str, StandIn] = {}
     if model is not None and model != EMBEDDED_MODEL:  # which the embedded localizer was not trained with
@@ -116,7 +122,7 @@ def make_plan(
         plan.graph = load()
     if live and not plan.graph.live:
         raise UsageError(f"graph {plan.graph.name!r} looks at a whole file; it cannot watch a live source.")
-    if live and graph != "live":
+    if live and graph not in _LIVE_FORMS.values():
         plan.notices.append(f"graph {plan.graph.name!r} reads a live source: its source node is `live`, not `decode`.")
     _drop_idle(plan, keep_queries=commands)
     if not plan.graph.event_edges:
@@ -133,21 +139,22 @@ def _paper_form(graph: str) -> str:
 
 
 def _drop_idle(plan: Plan, *, keep_queries: bool) -> None:
-    """Take out nodes that have nothing to say: no queries asked, no caption decoder for this tower."""
+    """Take out nodes that have nothing to say: no queries asked, nothing that can read this tower."""
     localizers = [n for n in plan.graph.nodes if n.use in _LOCALIZERS]
     asked = {n.name for n in localizers if getattr(n.config, "queries", ()) or getattr(n.config, "classes", ())}
     idle = [] if keep_queries else [n.name for n in localizers if n.name not in asked]
     towers = {n.name: str(getattr(n.config, "model", "")) for n in plan.graph.nodes if n.use == "clip_tower"}
     foreign = next((m for m in towers.values() if m != EMBEDDED_MODEL), None)
-    decoders = [
-        n.name for n in plan.graph.nodes if n.use in _DECODERS and getattr(n.config, "model", None) == EMBEDDED_MODEL
-    ]
+    decoders = _embedded(plan.graph, _DECODERS)
     if foreign is not None and decoders:
         idle += decoders
         plan.notices.append(
             f"no captions: the embedded caption decoder belongs to {EMBEDDED_MODEL!r}, not to {foreign!r}; "
             f"give it another with -o {decoders[0]}.model=FOLDER."
         )
+    if foreign is not None and (objects := _embedded(plan.graph, _DETECTORS)):
+        idle += objects
+        plan.notices.append(f"no objects: the embedded detector reads the tower {EMBEDDED_MODEL!r}, not {foreign!r}.")
     graph = plan.graph.without(idle)
     needed = {edge.partition(".")[0] for node in graph.nodes for edge in node.inputs.values()}
     speaking = {edge.partition(".")[0] for edge in graph.event_edges}
@@ -155,6 +162,11 @@ def _drop_idle(plan: Plan, *, keep_queries: bool) -> None:
         graph = graph.without(unread)
         needed = {edge.partition(".")[0] for node in graph.nodes for edge in node.inputs.values()}
     plan.graph = graph
+
+
+def _embedded(graph: Graph, uses: Sequence[str]) -> list[str]:
+    """Names of the nodes of these kinds whose model is the one that comes with the package."""
+    return [n.name for n in graph.nodes if n.use in uses and getattr(n.config, "model", None) == EMBEDDED_MODEL]
 
 
 def is_live(uri: str) -> bool:

@@ -18,11 +18,12 @@ import numpy.typing as npt
 from ..localize.class_lists import query_prompts
 from ..localize.scoring import Scorer
 from ..packets import FloatArray
+from .cutouts import cut_out
 
 if TYPE_CHECKING:
     from ..tower import Tower
 
-__all__ = ["CropReferrer", "Place", "Proposed", "Referrer", "cut_out", "lies", "load_referrer", "overlap", "split_side"]
+__all__ = ["CropReferrer", "Place", "Proposed", "Referrer", "lies", "load_referrer", "overlap", "split_side"]
 
 RGB = npt.NDArray[np.uint8]
 
@@ -171,17 +172,6 @@ def lies(box: Sequence[float], side: str | None) -> float:
         across, down = _SIDES[side]
         return across * x + down * y
     return 1 - 2 * max(abs(x), abs(y))
-
-
-def cut_out(picture: RGB, box: Sequence[float], margin: float = 0.0) -> RGB:
-    """The part of a picture in a box, parts of its sides, and a margin around it in parts of the box's own sides."""
-    height, width = picture.shape[:2]
-    x0, y0, x1, y1 = box
-    across, down = margin * (x1 - x0), margin * (y1 - y0)
-    left, top = int(max(0.0, x0 - across) * width), int(max(0.0, y0 - down) * height)
-    right, bottom = round(min(1.0, x1 + across) * width), round(min(1.0, y1 + down) * height)
-    left, top = min(left, width - 1), min(top, height - 1)
-    return picture[top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
 def load_referrer(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..localize.class_lists import query_prompts
 from ..localize.scoring import Scorer
 from ..packets import FloatArray
+from .cutouts import cut_out
 
 if TYPE_CHECKING:
     from ..tower import Tower
@@ -43,7 +44,7 @@ class Namer:
 
     def look(self, frame: Pixels, boxes: Sequence[Box]) -> FloatArray:
         """Features (N, E) of unit norm of the cut-outs of boxes, parts of the picture, of a frame (H, W, 3)."""
-        cut = [cut_out(frame, box) for box in boxes]
+        cut = [cut_out(frame, box, _MARGIN) for box in boxes]
         found = self._tower.encode_frames(self._tower.preprocess(cut), batch=1).features.numpy()
         unit: FloatArray = found / np.linalg.norm(found, axis=1, keepdims=True)
         return unit
@@ -53,14 +54,3 @@ class Namer:
         scores = self._scorer(features, self._asked)
         best = int(np.argmax(scores))
         return self._asked[best].name if scores[best] >= self._least else None
-
-
-def cut_out(frame: Pixels, box: Box) -> Pixels:
-    """The part of a frame (H, W, 3) that a box and what is around it cover; at least one pixel."""
-    height, width = frame.shape[:2]
-    x0, y0, x1, y1 = box
-    dx, dy = _MARGIN * (x1 - x0), _MARGIN * (y1 - y0)
-    left, top = int(max(0.0, x0 - dx) * width), int(max(0.0, y0 - dy) * height)
-    right, bottom = int(np.ceil(min(1.0, x1 + dx) * width)), int(np.ceil(min(1.0, y1 + dy) * height))
-    left, top = min(left, width - 1), min(top, height - 1)
-    return frame[top : max(bottom, top + 1), left : max(right, left + 1)]

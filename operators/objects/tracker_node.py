@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -52,8 +52,11 @@ class ObjectTrackerConfig(Config):
     update_every: float = Field(
         default=1.0, gt=0, le=60, description="Seconds between updates of where an object is; captions come at once."
     )
-    captioner: str | None = Field(
-        default="tiny", description="What describes the objects, where the tower's tokens are connected; null: nothing."
+    captioner: str | None = Field(default="tiny", description="What describes the objects; null: nothing.")
+    describe_by: Literal["cut-outs", "tokens"] = Field(
+        default="cut-outs",
+        description="cut-outs: the tower reads the object anew, out of the frames, which have to be connected; tokens: "
+        "what its pass over the whole frame left of it, from the tokens, which costs less and tells less.",
     )
     captions_per_second: float = Field(
         default=1.0, gt=0, description="Captions that may be written in a second of media time; others wait."
@@ -67,7 +70,7 @@ class ObjectTrackerConfig(Config):
     looks_per_second: float = Field(
         default=4.0, gt=0, description="Objects that are compared with the names in a second of media time."
     )
-    tower: str = Field(default="tiny", description="Tower that compares objects with names.")
+    tower: str = Field(default="tiny", description="Tower that reads cut-outs, and compares objects with names.")
     pretrained: str | None = Field(default=None, description="open_clip pretrained tag or checkpoint of that tower.")
 
     @model_validator(mode="after")
@@ -98,7 +101,7 @@ class ObjectTracker(Operator[TrackerState]):
     again less than W frames after it was seen last is itself; one that was gone for longer is ended, and would come
     back as another.
 
-    **Captions** (with the tower's `tokens` and the `frames`) are written when an object appears, anew when it has been
+    **Captions** (with the `frames`, or the tower's `tokens`) are written when an object appears, anew when it has been
     seen twice as often, and when it may be gone; where more are due than `captions_per_second`, in that order. The last
     caption stands in the `end`.
 
@@ -132,11 +135,7 @@ class ObjectTracker(Operator[TrackerState]):
             birth_score=self._matcher.birth_score if config.birth_score is None else config.birth_score,
             delay=config.delay,
         )
-        self._describer: Describer | FrameDescriber | None = None
-        if config.captioner is not None:
-            from .captions import load_region_captioner
-
-            self._describer = load_region_captioner(config.captioner, device=context.device)
+        self._describer = self._load_describer(context.device)
         self._namer: Namer | None = None
         if config.names:
             from ..tower import load_tower
@@ -144,6 +143,21 @@ class ObjectTracker(Operator[TrackerState]):
 
             tower = load_tower(config.tower, config.pretrained, "both", context.device)
             self._namer = Namer(tower, config.names, config.name_score)
+
+    def _load_describer(self, device: str) -> Describer | FrameDescriber | None:
+        config = self.config
+        if config.captioner is None:
+            return None
+        if config.describe_by == "tokens":
+            from .captions import load_region_captioner
+
+            return load_region_captioner(config.captioner, device=device)
+        from ..caption.load import load_captioner
+        from ..tower import load_tower
+        from .cutouts import CutoutCaptioner
+
+        tower = load_tower(config.tower, config.pretrained, "both", device)
+        return CutoutCaptioner(load_captioner(config.captioner, device), tower)
 
     def initial_state(self, stream: str) -> TrackerState:
         """Nothing seen."""

@@ -98,6 +98,11 @@ class Tower:
             tuple(torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True)),
         )
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the text side is there."""
+        return self._text is not None
+
     def encode_texts(self, texts: Sequence[str], batch: int = 8) -> Tensor:
         """Return raw text features (n, E) float32 of n sentences, in batches of a fixed size.
 

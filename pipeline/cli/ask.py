@@ -66,18 +66,16 @@ def _main(args: argparse.Namespace) -> int:
 
 
 def _caption(still: Still, box: Box, captioner: str, model: str) -> tuple[str, float]:
-    from onlooker.operators.objects.captions import load_region_captioner
+    from onlooker.operators.caption.load import load_captioner
+    from onlooker.operators.objects.cutouts import CutoutCaptioner
     from onlooker.operators.tower import load_tower
 
-    describer = load_region_captioner(captioner)
-    tower = load_tower(model, parts="image")
-    wanted, given = describer.captioner.token_width, tower.token_width
+    describer = CutoutCaptioner(load_captioner(captioner), load_tower(model))
+    wanted, given = describer.captioner.token_width, describer.tower.token_width
     if given != wanted:
         raise UsageError(
             f"captioner {captioner!r} reads tokens of width {wanted}, and tower {model!r} gives {given}: "
             "choose the tower that it was trained with."
         )
-    tokens = tower.encode_frames(tower.preprocess([still.pixels]), batch=1).tokens[0].numpy()  # N, D
-    views = describer.tokens(tokens.reshape(*tower.grid, -1), np.array([box], np.float32))
-    [told] = describer.caption([views])
+    [told] = describer.caption([describer.look(still.pixels, np.array([box], np.float32))])
     return told

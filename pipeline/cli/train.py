@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from . import train_localize
+from . import train_localize, train_objects
 from .train_parts import add_data_option, data_folder, filled_cache, progress_bar
 
 __all__ = ["add_parser"]
@@ -27,6 +27,9 @@ pictures and texts share, minutes) and captioner (hours on a CPU; a run that was
 end, and to write them one after the other (Streaming Dense Video Captioning). The result is for the node
 `dense_captioner`. With `--variant vid2seq` a new T5 learns the same with the captioner's words; Python reads it.
 
+`objects` trains the detector, and what tells which detections of a stream show the same object, from photographs with
+boxes (flickr8k/pseudo_boxes.json).
+
 `localize` trains a localizer, which finds when something happens: from annotated videos of yours, whose features
 `localize-features` makes, or, without any, the embedded one from the photographs.
 """
@@ -36,7 +39,7 @@ def add_parser(commands: Any) -> None:
     """Add ``onlooker train``."""
     parser = commands.add_parser(
         "train",
-        help="train tower, captioners or localizers; make videos with known truth",
+        help="train tower, captioners, localizers or detectors; make videos with known truth",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -85,6 +88,7 @@ def add_parser(commands: Any) -> None:
     dvc.add_argument("--seed", type=int, default=0, help="everything random depends on it (default: 0)")
     dvc.set_defaults(func=_dvc)
     train_localize.add_steps(steps)
+    train_objects.add_steps(steps)
     videos = steps.add_parser("videos", help="make videos with known truth", description="Write MP4 and truth JSON.")
     add_data_option(videos)
     videos.add_argument("--split", choices=["train", "dev", "test"], default="dev")

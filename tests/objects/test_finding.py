@@ -8,7 +8,7 @@ from PIL import Image
 from skimage import data as photographs
 
 from onlooker.operators.objects import finding
-from onlooker.operators.objects.finding import CropReferrer, Place, Proposed, cut_out, lies, overlap, split_side
+from onlooker.operators.objects.finding import CropReferrer, Place, Proposed, lies, overlap, split_side
 from onlooker.operators.tower import load_tower
 
 WORDS = ("a person in an orange suit", "a cup of coffee", "a rocket")
@@ -129,12 +129,3 @@ def test_only_the_surest_objects_are_looked_at(
     assert sorted(chosen([place], boxes) for place in places) == [1, 2]
     detector.tell(boxes[:0])
     assert finder.refer(picture, WORDS[0]) == []
-
-
-def test_pictures_are_cut_where_the_box_is() -> None:
-    picture = np.arange(100 * 200 * 3, dtype=np.uint32).astype(np.uint8).reshape(100, 200, 3)
-    assert np.array_equal(cut_out(picture, (0.25, 0.1, 0.75, 0.6)), picture[10:60, 50:150])
-    assert np.array_equal(cut_out(picture, (0.25, 0.1, 0.75, 0.6), 0.2), picture[0:70, 30:170])
-    assert np.array_equal(cut_out(picture, (0.0, 0.0, 1.0, 1.0), 0.5), picture)
-    for empty in ((0.5, 0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0)):
-        assert cut_out(picture, empty).shape == (1, 1, 3)

@@ -10,7 +10,8 @@ import torch
 
 from onlooker.operators.localize.class_lists import query_prompts
 from onlooker.operators.localize.scoring import Scorer
-from onlooker.operators.objects.naming import Namer, cut_out
+from onlooker.operators.objects.cutouts import cut_out
+from onlooker.operators.objects.naming import Namer
 from onlooker.operators.tower import load_tower
 from tests.towers import save_tower
 
@@ -37,10 +38,10 @@ def named(folder: Any, tower: str, least: float = -100.0, **config: Any) -> Any:
 
 def test_a_cut_out_shows_the_box_and_what_is_around_it() -> None:
     frame = np.arange(40 * 80 * 3, dtype=np.uint32).reshape(40, 80, 3).astype(np.uint8)
-    np.testing.assert_array_equal(cut_out(frame, (0.25, 0.5, 0.5, 0.75)), frame[17:33, 15:45])
-    np.testing.assert_array_equal(cut_out(frame, (0.0, 0.0, 1.0, 1.0)), frame)
+    np.testing.assert_array_equal(cut_out(frame, (0.25, 0.5, 0.5, 0.75), 0.25), frame[17:33, 15:45])
+    np.testing.assert_array_equal(cut_out(frame, (0.0, 0.0, 1.0, 1.0), 0.25), frame)
     for box in ((1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0), (0.5, 0.5, 0.5, 0.5)):
-        assert cut_out(frame, box).size >= 3
+        assert cut_out(frame, box, 0.25).size >= 3
 
 
 def test_a_track_has_the_name_that_fits_its_cut_outs_best(folder: Any, tower: str) -> None:
@@ -52,7 +53,7 @@ def test_a_track_has_the_name_that_fits_its_cut_outs_best(folder: Any, tower: st
     scorer = Scorer(loaded, 0.25)
     asked = scorer.read({name: query_prompts(name) for name in NAMES})
     for i in range(2):
-        cut = [cut_out(frames[k].pixels, tuple(packets[k].boxes[i].tolist())) for k in (0, 1, 3)]
+        cut = [cut_out(frames[k].pixels, tuple(packets[k].boxes[i].tolist()), 0.25) for k in (0, 1, 3)]
         vectors = torch.nn.functional.normalize(loaded.encode_frames(loaded.preprocess(cut)).features, dim=1)
         best = int(np.argmax(scorer(vectors.sum(0).numpy(), asked)))
         ends = [event for _, event in told if event.phase == "end" and event.event_no == i]

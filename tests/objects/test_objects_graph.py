@@ -13,13 +13,14 @@ from onlooker.pipeline.assemble import make_plan
 
 @pytest.mark.parametrize("live", [False, True])
 def test_objects_are_followed_beside_captions_and_queries(live: bool) -> None:
-    plan = make_plan("live-objects" if live else "objects", live=live)
+    plan = make_plan("objects", live=live)
+    assert plan.graph.live == live
+    assert plan.notices == []
     nodes = {node.name: node for node in plan.graph.nodes}
     assert list(nodes) == ["decode", "tower", "memory", "caption", "objects", "tracks"]
     assert {"caption.events", "tracks.events"} <= set(plan.graph.event_edges)
     assert dict(nodes["tracks"].inputs) == {
         "detections": "objects.detections",
-        "tokens": "tower.tokens",
         "frames": "decode.frames",
     }
     assert nodes["objects"].config.batch == (1 if live else 4)  # live frames come one by one
@@ -27,6 +28,12 @@ def test_objects_are_followed_beside_captions_and_queries(live: bool) -> None:
     config = next(node.config for node in asked.graph.nodes if node.name == "tracks")
     assert (config.names, config.captioner) == (["dog", "woman"], None)
     assert "queries.events" in asked.graph.event_edges
+
+
+def test_with_another_tower_there_are_no_objects_and_it_is_said() -> None:
+    plan = make_plan("objects", model="ViT-B-32:openai", queries=["a dog"])
+    assert "no objects: the embedded detector reads the tower 'tiny', not 'ViT-B-32:openai'." in " ".join(plan.notices)
+    assert not {"objects", "tracks"} & {node.name for node in plan.graph.nodes}
 
 
 def test_detections_of_others_can_be_followed(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 
 from onlooker.operators.localize.class_lists import query_prompts
 from onlooker.operators.localize.scoring import Scorer
-from onlooker.operators.objects.finding import RGB, Place, cut_out
+from onlooker.operators.objects.cutouts import cut_out
+from onlooker.operators.objects.finding import RGB, Place
 
 from .finder import Finder, load_finder, tower_features
 

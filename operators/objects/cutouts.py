@@ -1,0 +1,85 @@
+"""Captions of objects from cut-outs of frames, which the tower reads anew.
+
+A tower's grid is coarse: of an object that fills a quarter of the picture a few tokens are left, which have seen what
+is around them as well. Cut out and shown alone, the same object gets the whole grid, and the captioner sees what it was
+trained on: a picture. That costs one pass of the tower for each view, but only when a caption is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..caption.check import DEFAULT_WEIGHT, nearness
+from ..packets import FloatArray
+
+if TYPE_CHECKING:
+    from ..caption.captioner import CaptionModel
+    from ..tower import Tower
+
+__all__ = ["CutoutCaptioner", "cut_out"]
+
+Pixels = npt.NDArray[np.uint8]
+Box = Sequence[float] | FloatArray
+
+_TEXTS = 8
+"""Texts that are compared with the views in one call."""
+
+
+def cut_out(frame: Pixels, box: Box, margin: float = 0.0) -> Pixels:
+    """The part of a frame (H, W, 3) that a box and what is around it cover; at least one pixel.
+
+    Args:
+        frame: the picture.
+        box: x0, y0, x1, y1 as parts of the picture.
+        margin: parts of the box's sides that are added around it.
+    """
+    height, width = frame.shape[:2]
+    x0, y0, x1, y1 = (float(side) for side in box)
+    dx, dy = margin * (x1 - x0), margin * (y1 - y0)
+    left, top = int(max(0.0, x0 - dx) * width), int(max(0.0, y0 - dy) * height)
+    right, bottom = int(np.ceil(min(1.0, x1 + dx) * width)), int(np.ceil(min(1.0, y1 + dy) * height))
+    left, top = min(left, width - 1), min(top, height - 1)
+    return frame[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
+class CutoutCaptioner:
+    """Describes objects from cut-outs; it keeps no state between calls.
+
+    Of a track's views the largest is read: the object is near, and little of it hidden. On 149 objects of generated
+    videos of Flickr8k dev its caption fits the object's photograph better than another one for .76; two views spread
+    over the track, one after the other as in Dense VOC's hard aggregation, gave .66 at twice the cost.
+
+    A tower that reads texts has a second opinion, as on captions of the whole picture: among the texts that the search
+    proposes the one counts that fits the object as well (`caption/check.py`).
+    """
+
+    def __init__(self, captioner: CaptionModel, tower: Tower, views: int = 4) -> None:
+        """Take a captioner of the tower's tokens.
+
+        Args:
+            captioner: reads the tokens of a picture.
+            tower: with its image side.
+            views: cut-outs, spread over a track, of which the largest is read.
+        """
+        self.captioner, self.tower, self.views = captioner, tower, views
+
+    def look(self, frame: Pixels, boxes: FloatArray) -> list[Pixels]:
+        """Views of boxes (N, 4), parts of the picture, in a frame (H, W, 3): its pixels there."""
+        return [cut_out(frame, box) for box in boxes]
+
+    def caption(self, tracks: Sequence[Sequence[Pixels]]) -> list[tuple[str, float]]:
+        """Text and score of each track's views (h, w, 3)."""
+        largest = [max(views, key=lambda view: view.shape[0] * view.shape[1]) for views in tracks]
+        # One picture a call: what a track is told of does not depend on how many are told of.
+        read = self.tower.encode_frames(self.tower.preprocess(largest), batch=1)
+        features = read.features.numpy()  # (N, E)
+
+        def near(i: int, texts: Sequence[str]) -> list[float]:
+            return nearness(self.tower, texts, features[i], batch=_TEXTS, weight=DEFAULT_WEIGHT)
+
+        proposals = self.captioner.propose(list(read.tokens), bonus=near if self.tower.reads_texts else None)
+        return [(texts[0].text, texts[0].probability) for texts in proposals]

@@ -1,0 +1,49 @@
+"""Captions of objects from cut-outs, by the embedded tower and captioner."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage import data
+
+from onlooker.operators.caption.load import load_captioner
+from onlooker.operators.objects.captioning import FrameDescriber
+from onlooker.operators.objects.cutouts import CutoutCaptioner, cut_out
+from onlooker.operators.tower import load_tower
+
+HALVES = np.array([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def describer() -> CutoutCaptioner:
+    return CutoutCaptioner(load_captioner("tiny"), load_tower("tiny"))
+
+
+def side_by_side() -> np.ndarray:
+    """Two photographs (224, 448, 3): a woman, and a cat."""
+    return np.concatenate([data.astronaut()[:448:2, :448:2], data.chelsea()[20:244, 100:324]], axis=1)
+
+
+def test_a_cut_out_is_a_part_of_the_frame() -> None:
+    frame = np.arange(40 * 80 * 3, dtype=np.uint8).reshape(40, 80, 3)
+    assert np.array_equal(cut_out(frame, (0.25, 0.5, 0.5, 1.0)), frame[20:, 20:40])
+    assert np.array_equal(cut_out(frame, (0.25, 0.5, 0.5, 0.75), 0.5), frame[15:35, 10:50])
+    assert np.array_equal(cut_out(frame, (0.0, 0.0, 1.0, 1.0), 0.5), frame)
+    for empty in ((0.5, 0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0)):
+        assert cut_out(frame, empty).shape == (1, 1, 3)
+
+
+def test_an_object_is_told_of_as_if_it_were_all_there_is(describer: CutoutCaptioner) -> None:
+    assert isinstance(describer, FrameDescriber)
+    frame = side_by_side()
+    left, right = describer.look(frame, HALVES)
+    told = describer.caption([[left], [right]])
+    assert told == [describer.caption([[view]])[0] for view in (frame[:, :224], frame[:, 224:])]
+    assert told[0][0] != told[1][0]
+
+
+def test_the_largest_view_counts(describer: CutoutCaptioner) -> None:
+    left, right = describer.look(side_by_side(), HALVES)
+    alone = describer.caption([[left]])
+    assert describer.caption([[right[::2, ::2], left, right[:100]]]) == alone
+    assert describer.caption([[right, left[::2, ::2]]]) != alone
