@@ -8,8 +8,8 @@ from onlooker.pipeline.session import Session
 QUERIES = ["a cat", "a tower at sunset"]
 
 
-def canonical_log(video, runner="local", overrides=(), streams=None):
-    graph = make_plan("file", queries=QUERIES, overrides=overrides).graph
+def canonical_log(video, runner="local", overrides=(), streams=None, name="file"):
+    graph = make_plan(name, queries=QUERIES, overrides=overrides).graph
     specs = [source_spec(str(video), name) for name in streams or ["demo"]]
     session = Session(graph, runner_factory(runner), specs, [])
     log = "\n".join(event.to_json(canonical=True) for event in session.events())
@@ -62,3 +62,11 @@ def test_a_second_stream_changes_nothing_about_the_first(demo, reference):
 def test_another_sampling_rate_is_another_log(demo, reference):
     """The twin: a comparison that everything passes would show nothing."""
     assert canonical_log(demo[0], overrides=["decode.fps=1"]) != reference
+
+
+def test_objects_are_the_same_on_ray_and_cut_frame_by_frame(demo):
+    """One comparison for both: neither the runner nor the chunks may matter."""
+    seldom = ["decode.fps=1", "tracks.captions_per_second=0.3"]  # what takes the time
+    whole = canonical_log(demo[0], overrides=seldom, name="objects")
+    assert whole.count("onlooker.track.v1") >= 10
+    assert canonical_log(demo[0], "ray", [*seldom, "decode.chunk=1"], name="objects") == whole
