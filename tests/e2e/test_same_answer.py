@@ -64,6 +64,7 @@ def test_another_sampling_rate_is_another_log(demo, reference):
     assert canonical_log(demo[0], overrides=["decode.fps=1"]) != reference
 
 
+@pytest.mark.slow
 def test_objects_are_the_same_on_ray_and_cut_frame_by_frame(demo):
     """One comparison for both: neither the runner nor the chunks may matter."""
     seldom = ["decode.fps=1", "tracks.captions_per_second=0.3"]  # what takes the time
