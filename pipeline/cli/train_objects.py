@@ -20,7 +20,8 @@ _DESCRIPTION = """\
 Train a class-agnostic detector and an association, which tells objects apart, on the maps of the embedded tower.
 
 It needs photographs of 224x224 pixels with boxes: flickr8k/images, the file names of the train split and
-flickr8k/pseudo_boxes.json, {"boxes": {FILE: [[class, score, x0, y0, x1, y1], ...]}}. From them it draws
+flickr8k/pseudo_boxes.json, {"boxes": {FILE: [[class, score, x0, y0, x1, y1], ...]}}. With --teacher a YOLOX network
+looks at the photographs first: what it is less sure of is taught too, as far as it is sure. From them it draws
 
   pictures   grids of crops of photographs, in which objects have all sizes; they teach the detector
   clips      videos of 16 frames in which cut-out objects move, cross and hide; they teach the association
@@ -32,7 +33,7 @@ and the training half an hour. What was interrupted goes on when the same comman
 
 _EPILOG = """\
 example:
-  onlooker train objects --data data --cache cache/objects --out out/objects
+  onlooker train objects --data data --teacher data/detector_teacher --cache cache/objects --out out/objects
   onlooker run video.mp4 --graph objects -o objects.model=out/objects -o tracks.model=out/objects
 """
 
@@ -48,6 +49,11 @@ def add_steps(steps: Any) -> None:
     )
     add_data_option(train)
     train.add_argument(
+        "--teacher",
+        metavar="DIR",
+        help="folder of a YOLOX network in ONNX, for boxes that pseudo_boxes.json lacks; needs onnxruntime",
+    )
+    train.add_argument(
         "--cache", metavar="DIR", default="cache/objects", help="maps of what was drawn (default: %(default)s)"
     )
     train.add_argument("--out", metavar="DIR", default="out/objects", help="weights (default: %(default)s)")
@@ -61,14 +67,19 @@ def add_steps(steps: Any) -> None:
 def _objects(args: argparse.Namespace) -> int:
     data, cache, out = data_folder(args), Path(args.cache), Path(args.out)
     _need_boxes(data)
-    from onlooker.training.objects.tiny import TinyObjectsRecipe, fill_clips, fill_views, train_tiny_objects
+    from onlooker.training.flickr import read_split
+    from onlooker.training.objects.teacher import label_photographs
+    from onlooker.training.objects.tiny import LABELS, TinyObjectsRecipe, fill_clips, fill_views, train_tiny_objects
 
     names = ("views", "clips", "steps", "rate")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    recipe = dataclasses.replace(TinyObjectsRecipe(seed=args.seed), **given)
+    recipe = dataclasses.replace(TinyObjectsRecipe(seed=args.seed, taught=args.teacher is not None), **given)
     if recipe.views < recipe.training.pictures:
         raise UsageError(f"--views {recipe.views} is too few: one update shows {recipe.training.pictures}.")
     with writing(args.cache):
+        if args.teacher is not None:
+            with progress_bar("photographs", len(read_split(data, "train").files)) as show:
+                label_photographs(data, "train", cache / LABELS, Path(args.teacher), show)
         try:
             with progress_bar("pictures", recipe.views) as show:
                 fill_views(data, cache, recipe, show)

@@ -31,6 +31,7 @@ from onlooker.training.objects.tiny import (
 from .objects_world import write_world
 
 SMALL = TinyObjectsRecipe(
+    taught=False,
     views=4,
     clips=1,
     steps=2,
@@ -121,6 +122,8 @@ def test_the_command_says_what_is_missing(data: Path, tmp_path: Path) -> None:
         command("--data", str(tmp_path))
     with pytest.raises(UsageError, match="--views 3 is too few"):
         command("--data", str(data), "--views", "3")
+    with pytest.raises(OnlookerError, match=r"onnx"):
+        command("--data", str(data), "--teacher", str(tmp_path), "--cache", str(tmp_path / "cache"))
 
 
 def test_the_command_refuses_a_cache_of_other_sizes(data: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ class ViewOptions:
     squeeze: float = 1.5
     visible: float = 0.35
     side: float = 4.0
-    most: int = 40
+    most: int = 48
 
 
 class View(NamedTuple):

@@ -66,7 +66,7 @@ class ObjectsTraining:
     track_weight: float = 1.0
     strangers: int = 2
     jitter: float = 0.1
-    loss: DetectionLossOptions = field(default_factory=lambda: DetectionLossOptions(regions=32))
+    loss: DetectionLossOptions = field(default_factory=lambda: DetectionLossOptions(regions=48, positive_fraction=0.35))
 
 
 class ObjectsLoss(NamedTuple):

@@ -50,7 +50,7 @@ class Teacher:
         OnlookerError: `onnxruntime` or the network is missing.
     """
 
-    def __init__(self, folder: str | Path, *, least: float = 0.05, overlap: float = 0.6, threads: int = 1) -> None:
+    def __init__(self, folder: str | Path, *, least: float = 0.08, overlap: float = 0.6, threads: int = 1) -> None:
         """Load the network.
 
         Args:
@@ -110,7 +110,9 @@ def suppress(boxes: Floats, scores: Floats, overlap: float) -> npt.NDArray[np.in
     return np.array(kept, np.int64)
 
 
-def label_photographs(data: Path, split: str, path: Path, report: Report | None = None, teacher: str = "") -> None:
+def label_photographs(
+    data: Path, split: str, path: Path, teacher: Path | None = None, report: Report | None = None
+) -> None:
     """Write what the teacher sees in the photographs of a split, unless the file is there.
 
     The file has the form of ``flickr8k/pseudo_boxes.json``: rows of class, score, x0, y0, x1, y1 by file name.
@@ -119,8 +121,8 @@ def label_photographs(data: Path, split: str, path: Path, report: Report | None 
         data: the data folder (see `onlooker.training.flickr`).
         split: train, dev or test.
         path: to write.
+        teacher: folder of the network; None is ``detector_teacher`` of the data folder.
         report: is told how many photographs are done.
-        teacher: folder of the network; "" is ``detector_teacher`` of the data folder.
 
     Raises:
         OnlookerError: `onnxruntime` or the network is missing.

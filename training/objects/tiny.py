@@ -1,11 +1,13 @@
 """The embedded object model: a detector and an association on the maps of the embedded tower.
 
+    label_photographs(data, "train", cache / LABELS)
     fill_views(data, cache, recipe)
     fill_clips(data, cache, recipe)
     train_tiny_objects(cache, out, recipe)
 
 Pictures with boxes are grids of photographs of the train split with the boxes of a teacher; videos with identities are
-composed of the same photographs. The tower stays as it is, so it sees each picture once and its maps are kept.
+composed of the same photographs. The tower stays as it is, so it sees each picture once and its maps are kept. Without
+the first step pictures have the few boxes of which the teacher is sure, and all else is taught as background.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from .detector_train import ObjectsLoss, ObjectsTrainer, ObjectsTraining
 
 __all__ = [
     "CHECKPOINT",
+    "LABELS",
     "TinyObjectsRecipe",
     "fill_clips",
     "fill_views",
@@ -47,6 +50,8 @@ __all__ = [
 ]
 
 CHECKPOINT = "checkpoint.pt"
+LABELS = "teacher.json"
+"""In the cache: what the teacher sees in the photographs, see `onlooker.training.objects.teacher`."""
 _TOWER = "tiny"
 _STRIDES = (8, 16, 32)
 _MAPS = ((40, 28, 28), (112, 14, 14), (320, 7, 7))
@@ -61,6 +66,8 @@ class TinyObjectsRecipe:
 
     Attributes:
         seed: everything random depends on it.
+        taught: pictures have all boxes of `LABELS`, each as far as the teacher is sure of it, and photographs of rare
+            things are drawn more often.
         views: pictures that are drawn; each is seen several times.
         clips: pseudo-videos.
         steps: updates.
@@ -78,6 +85,7 @@ class TinyObjectsRecipe:
     """
 
     seed: int = 0
+    taught: bool = True
     views: int = 8000
     clips: int = 460
     steps: int = 2500
@@ -117,6 +125,7 @@ class TinyObjectsRecipe:
                 nms_threshold=0.6,
                 score_threshold=0.01,
                 detections=100,
+                second_chance=True,
             ),
         )
         return DenseVocConfig(
@@ -134,7 +143,8 @@ def open_views(cache: Path, recipe: TinyObjectsRecipe) -> ViewCache:
     Raises:
         ValueError: the cache is of another recipe.
     """
-    return ViewCache.open(cache / "views", recipe.views, _MAPS, recipe.drawing.most)
+    folder = cache / ("views" if recipe.taught else "views_sure")
+    return ViewCache.open(folder, recipe.views, _MAPS, recipe.drawing.most)
 
 
 def open_clips(cache: Path, recipe: TinyObjectsRecipe) -> ViewCache:
@@ -150,7 +160,7 @@ def fill_views(
     data: Path, cache: Path, recipe: TinyObjectsRecipe, report: Report | None = None, split: str = "train"
 ) -> None:
     """Draw and encode the pictures that a cache lacks; `report` is told how many of all are there."""
-    bank, views = open_boxes(data, split), open_views(cache, recipe)
+    bank, views = open_boxes(data, split, cache / LABELS if recipe.taught else None), open_views(cache, recipe)
     tower = load_tower(_TOWER, None, "image")
     views.fill(tower, lambda index: draw_view(bank, _rng(recipe, 0, index), recipe.drawing), report)
 

@@ -115,6 +115,7 @@ class RoiConfig:
         score_threshold: detections up to it get the score -1.
         detections: N, places for detections of a picture.
         use_proposal_score: a detection's score is the geometric mean of its own and its proposal's.
+        second_chance: places that are left go to detections that fell, with a small score.
     """
 
     num_classes: int = 1
@@ -125,6 +126,7 @@ class RoiConfig:
     score_threshold: float = 0.05
     detections: int = 16
     use_proposal_score: bool = True
+    second_chance: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""

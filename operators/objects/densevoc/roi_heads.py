@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .boxes import BoxWeights, clip_boxes, decode_boxes
+from .boxes import BoxWeights, clip_boxes, decode_boxes, pairwise_iou
 from .config import RoiConfig
 from .nms import padded_nms
 
@@ -117,7 +117,8 @@ class RoiHeads(nn.Module):
         """
         config = self.config
         used = proposal_scores if config.use_proposal_score else None
-        return detections(stages, size, used, config.score_threshold, config.nms_threshold, config.detections)
+        limits = (config.score_threshold, config.nms_threshold, config.detections)
+        return detections(stages, size, used, *limits, config.second_chance)
 
 
 def detections(
@@ -127,6 +128,7 @@ def detections(
     score_threshold: float,
     nms_threshold: float,
     limit: int,
+    second_chance: bool = False,
 ) -> Detected:
     """The objects that the stages found: boxes of the last stage, scores averaged over all.
 
@@ -137,17 +139,23 @@ def detections(
         score_threshold: boxes up to it get the score -1, and only places that no other needs.
         nms_threshold: overlap from which the weaker of two boxes of a class falls.
         limit: places for objects.
+        second_chance: see `RoiConfig`.
     """
     last = stages[-1]
     boxes = _decoded(last.deltas, last.anchors, BOX_WEIGHTS[len(stages) - 1], size)
     scores = sum((stage.logits.softmax(-1) for stage in stages), torch.zeros_like(last.logits)) / len(stages)
     if proposal_scores is not None:
         scores = (scores * proposal_scores[..., None]).sqrt()
-    return select_detections(boxes, scores[..., 1:], score_threshold, nms_threshold, limit)
+    return select_detections(boxes, scores[..., 1:], score_threshold, nms_threshold, limit, second_chance)
 
 
 def select_detections(
-    boxes: Tensor, scores: Tensor, score_threshold: float, nms_threshold: float, limit: int
+    boxes: Tensor,
+    scores: Tensor,
+    score_threshold: float,
+    nms_threshold: float,
+    limit: int,
+    second_chance: bool = False,
 ) -> Detected:
     """Suppression within each class, then the best of all classes.
 
@@ -157,13 +165,15 @@ def select_detections(
         score_threshold: see `detections`.
         nms_threshold: see `detections`.
         limit: see `detections`.
+        second_chance: see `RoiConfig`.
     """
     scores = torch.where(scores > score_threshold, scores, -1.0)
-    pictures = [_select(box, score, nms_threshold, limit) for box, score in zip(boxes, scores, strict=True)]
+    pairs = zip(boxes, scores, strict=True)
+    pictures = [_select(box, score, nms_threshold, limit, second_chance) for box, score in pairs]
     return Detected(*(torch.stack(parts) for parts in zip(*pictures, strict=True)))
 
 
-def _select(boxes: Tensor, scores: Tensor, threshold: float, limit: int) -> Detected:
+def _select(boxes: Tensor, scores: Tensor, threshold: float, limit: int, second_chance: bool) -> Detected:
     """One picture: (N, 4), (N, classes)."""
     found = []
     for number in range(scores.shape[1]):
@@ -171,9 +181,25 @@ def _select(boxes: Tensor, scores: Tensor, threshold: float, limit: int) -> Dete
         kept = padded_nms(boxes[order], limit, threshold)
         left = boxes[order][kept.which] * kept.valid[:, None]
         found.append((left, ranked[kept.which] * kept.valid, torch.full_like(kept.which, number)))
+        if second_chance:
+            fell, remainders = _fallen(boxes[order], ranked, kept.which[kept.valid])
+            found.append((fell, remainders, order.new_full((len(fell),), number)))
     all_boxes, all_scores, classes = (torch.cat(parts) for parts in zip(*found, strict=True))
     ranked, order = torch.sort(all_scores, descending=True, stable=True)
     return Detected(all_boxes[order][:limit], ranked[:limit], classes[order][:limit])
+
+
+def _fallen(boxes: Tensor, scores: Tensor, stays: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (N, 4) of falling score without those that stay, and what is left of their scores.
+
+    The more a box overlaps a better one that stays the less is left (cf. Bodla et al., "Soft-NMS", ICCV 2017).
+    """
+    fell = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    fell[stays] = False
+    place = fell.nonzero()[:, 0]
+    overlap = pairwise_iou(boxes[place], boxes[stays]) * (stays < place[:, None])
+    most = F.pad(overlap, (1, 0)).amax(1)  # 0 if none stays
+    return boxes[place], torch.where(scores[place] > 0, scores[place] * (1 - most) ** 2, -1.0)
 
 
 def _decoded(deltas: Tensor, anchors: Tensor, weights: BoxWeights, size: tuple[int, int]) -> Tensor:
