@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from common import table
 from objects_parts import Eyes, bar
-from objects_teacher import Teacher
 from PIL import Image
 
 from onlooker.operators.objects.metrics.detection import (
@@ -22,6 +21,7 @@ from onlooker.operators.objects.metrics.detection import (
     bootstrap,
     match_image,
 )
+from onlooker.training.objects.teacher import Teacher
 
 __all__ = ["detection"]
 
@@ -37,8 +37,9 @@ def detection(root: Path, model: str, tower: str) -> str:
     boxes: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in truth["images"]}
     for row in truth["annotations"]:
         boxes[row["image_id"]].append(row)
+    teacher = Teacher(root / "detector_teacher", least=0.01, overlap=0.65)
     finders: dict[str, Finder] = {
-        "teacher": Teacher(root / "detector_teacher", overlap=0.65),
+        "teacher": lambda picture: teacher(picture)[:2],
         model: own_finder(Eyes(model, tower, least_score=0.0, most=_MOST)),
     }
     matches: dict[str, list[Matches]] = {name: [] for name in finders}
