@@ -150,14 +150,15 @@ class TrackPoint(NamedTuple):
 class TrackData(EventData):
     """An object is followed: it appears, moves, and is gone.
 
-    The event number is the track's identity; `t_end` is when it was seen last.
+    The event number is the track's identity; `t_end` is when it was seen last. What is followed for a moment only may
+    have an `end` alone.
     """
 
     text: str | None = Field(default=None, description="What the object is doing, as far as seen; a caption.")
     name: str | None = Field(default=None, description="What kind of thing it is, for detectors that know names.")
     boxes: tuple[TrackPoint, ...] = Field(
         description="Where it was, [t, x0, y0, x1, y1] from 0 to 1: in `new` and `update` since the revision before; "
-        "in `end` all its way, thinned evenly where it was long."
+        "in `end` all its way, thinned evenly where it was long, but for what is since the revision before."
     )
 
 

@@ -163,6 +163,9 @@ class Detections(Packet):
         _check_array("boxes", self.boxes, np.float32, 2)
         _check_array("scores", self.scores, np.float32, 1)
         count = len(self.scores)
+        _check(
+            bool(np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()), "boxes and scores must be finite"
+        )
         _check(self.boxes.shape == (count, 4), f"need {self.boxes.shape = } to be (N, 4) for {self.scores.shape = }")
         if self.features is not None:
             _check_array("features", self.features, np.float32, 3)

@@ -85,9 +85,7 @@ class RegionCaptioner:
 # ---- folders
 
 
-def load_region_captioner(
-    name_or_folder: str | Path, tower: str | None = None, pretrained: str | None = None, device: str = "cpu"
-) -> RegionCaptioner:
+def load_region_captioner(name_or_folder: str | Path, device: str = "cpu") -> RegionCaptioner:
     """The captioner of regions `name_or_folder`; one of whole pictures will do too, but tells less of parts.
 
     Raises:

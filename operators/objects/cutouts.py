@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..caption.check import DEFAULT_WEIGHT, nearness
+from ..errors import OnlookerError
 from ..packets import FloatArray
 
 if TYPE_CHECKING:
@@ -64,7 +65,16 @@ class CutoutCaptioner:
             captioner: reads the tokens of a picture.
             tower: with its image side.
             views: cut-outs, spread over a track, of which the largest is read.
+
+        Raises:
+            OnlookerError: the captioner was trained with another tower.
         """
+        wanted, given = captioner.token_width, tower.token_width
+        if given != wanted:
+            raise OnlookerError(
+                f"the captioner reads tokens of width {wanted}, and tower {tower.name!r} gives {given}: choose the "
+                "tower that it was trained with."
+            )
         self.captioner, self.tower, self.views = captioner, tower, views
 
     def look(self, frame: Pixels, boxes: FloatArray) -> list[Pixels]:

@@ -41,8 +41,8 @@ class FrameDetector:
         """
         if loaded.model.trunk is None:
             raise OnlookerError(
-                "this object model sees pictures, not a tower's features: train one on the tower by "
-                "`onlooker train objects`, or take the model tiny."
+                "this object model sees pictures, not a tower's features: take the model tiny, or one that "
+                "`onlooker train objects` made."
             )
         self._model, self._tower, self._trunk = loaded.model, loaded.tower, loaded.model.trunk
         self._batch, self._device = batch, device
@@ -87,7 +87,7 @@ class FrameDetector:
             if (channels := tuple(each.shape[1] for each in maps)) != self._trunk.config.channels:
                 raise OnlookerError(
                     f"this object model reads the features of tower {self._tower!r} with {self._trunk.config.channels} "
-                    f"channels, but was given {channels}: use that tower, or train another model for yours."
+                    f"channels, but was given {channels}: use that tower."
                 )
             with torch.inference_mode():
                 levels = self._trunk(maps)

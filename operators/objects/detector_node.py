@@ -22,7 +22,10 @@ class ObjectDetectorConfig(Config):
 
     model: str = Field(default="tiny", description="Detector: tiny, which comes with the package, or a folder.")
     least_score: float | None = Field(
-        default=None, ge=0, le=1, description="Detections below are left out; default: the model's own."
+        default=None,
+        ge=0,
+        le=1,
+        description="Detections below are left out; default: the model's own, and all of another detector's.",
     )
     most: int = Field(default=16, ge=1, description="Detections of a frame, the best ones.")
     batch: int = Field(default=4, ge=1, description="Frames in one model call; fewer are filled up with zeros.")
@@ -31,8 +34,9 @@ class ObjectDetectorConfig(Config):
 class ObjectDetector(Operator[None]):
     """Finds the objects of every frame, whatever they are, in the maps that the tower's one pass left.
 
-    With `proposals`, the detections of another detector are taken instead: their boxes, scores and names stay, and get
-    the features by which an `object_tracker` tells objects apart.
+    With `proposals`, the detections of another detector are taken instead, the best `most` of a frame: their boxes,
+    scores and names stay, and get the features by which an `object_tracker` tells objects apart. Scores of other
+    detectors may mean something else: set the tracker's `birth_score` to what they begin a track at.
     """
 
     Config = ObjectDetectorConfig
@@ -97,8 +101,9 @@ class ObjectDetector(Operator[None]):
 
     def _of_others(self, views: Sequence[View], proposals: Sequence[Detections]) -> list[_Objects]:
         chosen = []
-        kept = [_best(packet.scores, self._least, self.config.most) for packet in proposals]
-        boxes = [packet.boxes[order] for packet, order in zip(proposals, kept, strict=True)]
+        least = self.config.least_score or 0.0  # the model's own is on the scale of its own scores
+        kept = [_best(packet.scores, least, self.config.most) for packet in proposals]
+        boxes = [np.clip(packet.boxes[order], 0, 1) for packet, order in zip(proposals, kept, strict=True)]
         pooled = self._detector.pool(views, boxes, self.config.most)
         for packet, order, own, features in zip(proposals, kept, boxes, pooled, strict=True):
             names = None if packet.names is None else tuple(packet.names[i] for i in order)

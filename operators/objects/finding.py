@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import OnlookerError
 from ..localize.class_lists import query_prompts
 from ..localize.scoring import Scorer
 from ..packets import FloatArray
@@ -31,7 +32,7 @@ _MARGINS = (0.0, 0.25)
 """Parts of a box's sides that are added around it: what an object is shows in its surroundings too."""
 _WHOLE = 0.5
 """Weight of the whole picture's score beside an object's: it does not say where something is, but whether."""
-_LEAST_DETECTION = 0.5
+_LEAST_DETECTION = 0.43
 """Of the score from which the detector's finds are told: words can make sure of what it is not sure of."""
 _MOST_OBJECTS = 24
 _POINTED = 1.5
@@ -45,6 +46,8 @@ _BATCH = 8
 # best place is right for .62 and .44 of the words, that of who points alone for .54.
 _THRESHOLD, _UNPOINTED_THRESHOLD = 1.3, 0.8
 _COSINE_THRESHOLD = 0.03
+_COSINE_UNIT = 0.02
+"""Cosine that is about as much as a standard deviation of those of a sentence with pictures of all kinds."""
 
 _WHERE = re.compile(
     r"\b(?:(?:on|at|in|to) the (?:far |very )?|(?=\w+most\b))"
@@ -101,7 +104,14 @@ class CropReferrer:
             tower: with both sides.
             propose: finds the objects of a picture, whatever they are, and perhaps points at what words name.
             threshold: from which score a place is a find.
+
+        Raises:
+            OnlookerError: the tower does not read texts.
         """
+        if not tower.reads_texts:
+            raise OnlookerError(f"tower {tower.name!r} has no text side: pictures cannot be compared with words by it.")
+        # What places gain is told in standard deviations; a tower without such moments scores in cosines.
+        self._unit = 1.0 if tower.calibration is not None else _COSINE_UNIT
         self.threshold = threshold
         self._tower, self._propose = tower, propose
         self._scorer = Scorer(tower, _CONTRAST)
@@ -119,7 +129,7 @@ class CropReferrer:
         [asked] = self._scorer.read({looks: query_prompts(looks)})
         *objects, whole = [self._scorer(features, [asked])[0] for features in self._features(picture, boxes)]
         scores = [
-            (fit + _WHOLE * whole) / (1 + _WHOLE) + lies(box, side) + _POINTED * overlap(box, pointed)
+            (fit + _WHOLE * whole) / (1 + _WHOLE) + self._unit * (lies(box, side) + _POINTED * overlap(box, pointed))
             for fit, box in zip(objects, boxes.tolist(), strict=True)
         ]
         places = [
@@ -200,7 +210,7 @@ def load_referrer(
     finder, seen_by = (None, "") if pointer is None else load_finder(pointer, device)
     if seen_by != loaded.tower:
         finder = None
-    least = _LEAST_DETECTION * float(loaded.settings.get("least_score", 0.3))
+    least = _LEAST_DETECTION * loaded.model.config.tracking.background
 
     def propose(picture: RGB, words: str) -> Proposed:
         seen = eyes.encode_frames(eyes.preprocess([picture]), batch=1, maps=True)

@@ -58,7 +58,7 @@ def link(
 
     Returns:
         (M,) identities, `NONE` where there is still none. Without any identity before, all of them being ready, the
-        groups are those of the paper.
+        groups are those of the paper that are believed.
     """
     linked = identities.copy()
     alike: FloatArray = (scores + scores.T) * np.float32(0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -67,10 +69,17 @@ def load_matcher(name_or_folder: str, device: str) -> Matcher:
     """The association of an object model, whose folder may say `online_threshold` and `birth_score` of its own.
 
     Raises:
-        OnlookerError: there is no such model, or it has none.
+        OnlookerError: there is no such model, it has none, or its folder holds wrong settings.
     """
     loaded = load_object_model(name_or_folder, device)
     if loaded.model.association is None:
         raise OnlookerError(f"object model {name_or_folder!r} follows nothing: it was saved without an association.")
-    threshold = float(loaded.settings.get("online_threshold", _THRESHOLD))
-    return Matcher(loaded.model.association, threshold, float(loaded.settings.get("birth_score", _BIRTH_SCORE)))
+    given = {"online_threshold": _THRESHOLD, "birth_score": _BIRTH_SCORE}
+    for name in given:
+        value = loaded.settings.get(name, given[name])
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise OnlookerError(
+                f"object model {name_or_folder!r}: its {name} should be a number above 0, not {value!r}."
+            )
+        given[name] = float(value)
+    return Matcher(loaded.model.association, given["online_threshold"], given["birth_score"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import OnlookerError
 from ..localize.class_lists import query_prompts
 from ..localize.scoring import Scorer
 from ..packets import FloatArray
@@ -37,7 +38,12 @@ class Namer:
             tower: with both sides.
             names: what objects may be called.
             least: score that a name must reach, as those of the query localizer.
+
+        Raises:
+            OnlookerError: the tower does not read texts.
         """
+        if not tower.reads_texts:
+            raise OnlookerError(f"tower {tower.name!r} has no text side: objects cannot be named with it.")
         self._tower, self._least = tower, least
         self._scorer = Scorer(tower, _CONTRAST)
         self._asked = self._scorer.read({name: query_prompts(name) for name in names})

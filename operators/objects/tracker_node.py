@@ -103,10 +103,10 @@ class ObjectTracker(Operator[TrackerState]):
 
     **Captions** (with the `frames`, or the tower's `tokens`) are written when an object appears, anew when it has been
     seen twice as often, and when it may be gone; where more are due than `captions_per_second`, in that order. The last
-    caption stands in the `end`.
+    caption stands in the `end`. At the end of the stream all that may be said better is, whatever that costs.
 
     **Names** are those of the detections, or, with `names` and the `frames`, those of them that fit cut-outs of the
-    object best, looked at as often as captions are written.
+    object best, looked at when it has been seen twice as often, as long as `looks_per_second` allows.
     """
 
     Config = ObjectTrackerConfig
@@ -208,6 +208,7 @@ class ObjectTracker(Operator[TrackerState]):
                 "object_tracker needs detections with features: connect an object_detector, whose input `proposals` "
                 "takes the detections of another one."
             )
+        self._check_inputs(tokens, frame)
         kept = np.argsort(-packet.scores, kind="stable")[: self.config.detections]
         boxes = packet.boxes[kept]
         return Seen(
@@ -221,12 +222,30 @@ class ObjectTracker(Operator[TrackerState]):
             None if frame is None or self._namer is None else frame.pixels,
         )
 
+    def _check_inputs(self, tokens: Tokens | None, frame: Frame | None) -> None:
+        """Say what is not connected though the settings need it; an operator cannot see its connections before.
+
+        Raises:
+            OnlookerError: so it is.
+        """
+        by_frames = isinstance(self._describer, FrameDescriber)
+        if frame is None and (by_frames or self._namer is not None):
+            raise OnlookerError(
+                "object_tracker describes and names objects out of the frames: connect its input `frames`, or set "
+                "`captioner` to null and `names` to nothing."
+            )
+        if self._describer is not None and not by_frames and (tokens is None or tokens.shape is None):
+            raise OnlookerError(
+                "object_tracker is to describe objects by a tower's tokens: connect its input `tokens` to a tower that "
+                "tells the shape of its grid, or set `describe_by` to cut-outs, or `captioner` to null."
+            )
+
     def _views(self, boxes: FloatArray, tokens: Tokens | None, frame: Frame | None) -> list[View | None]:
         """What captions are made from. Copies: a part of an array would keep all of it."""
         if isinstance(self._describer, FrameDescriber):
             return [] if frame is None else [view.copy() for view in self._describer.look(frame.pixels, boxes)]
         if self._describer is None or tokens is None or tokens.shape is None or not len(boxes):
-            return []
+            return []  # no captions are wanted, or there is nothing to see
         grid = tokens.grid.reshape(*tokens.shape, -1)
         # Half precision is what tokens are worth, and half the memory of all that is kept of a track.
         return [view.astype(np.float16) for view in self._describer.tokens(grid, boxes)]

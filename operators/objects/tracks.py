@@ -95,11 +95,11 @@ class Track:
         return self._event(stream, epoch, t, "update" if self.next_rev else "new", self.untold, None)
 
     def end(self, stream: str, epoch: int, t: float) -> Event:
-        """The last revision: all its way."""
+        """The last revision: all its way, thinned, and where it was since the revision before."""
         path = self.path if self.path[-1] == self.latest else [*self.path, self.latest]
         steps = [i * (len(path) - 1) // max(1, POINTS - 1) for i in range(POINTS)] if len(path) > POINTS else None
         chosen = path if steps is None else [path[i] for i in steps]
-        return self._event(stream, epoch, t, "end", chosen, self.t_last)
+        return self._event(stream, epoch, t, "end", sorted({*chosen, *self.untold}), self.t_last)
 
     def _event(self, stream: str, epoch: int, t: float, phase: Phase, boxes: list[Point], t_end: float | None) -> Event:
         self.told, self.told_at, self.untold = (self.text, self.name), t, []

@@ -26,8 +26,7 @@ class WindowRules:
         threshold: lowest association score of two detections of one object.
         birth_score: scores of detections that look alike must add up to it to begin a track.
         delay: frames that a detection waits for its identity, W / 2 at most, so that those before it are still seen.
-            0 tells at once; a stream of no more frames gets exactly the identities of the paper, which looks at a clip
-            as a whole.
+            0 tells at once; a stream of no more frames is grouped as a whole, as in the paper.
     """
 
     frames: int = 16

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UsageError
 from .still import Box, add_source, check_picture, draw, moment, region, still_at
 
 if TYPE_CHECKING:
@@ -71,11 +70,5 @@ def _caption(still: Still, box: Box, captioner: str, model: str) -> tuple[str, f
     from onlooker.operators.tower import load_tower
 
     describer = CutoutCaptioner(load_captioner(captioner), load_tower(model))
-    wanted, given = describer.captioner.token_width, describer.tower.token_width
-    if given != wanted:
-        raise UsageError(
-            f"captioner {captioner!r} reads tokens of width {wanted}, and tower {model!r} gives {given}: "
-            "choose the tower that it was trained with."
-        )
     [told] = describer.caption([describer.look(still.pixels, np.array([box], np.float32))])
     return told

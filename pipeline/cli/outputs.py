@@ -114,6 +114,8 @@ def _activitynet(path: str, graph: Graph) -> Sink:
 
 
 def _mot(path: str, graph: Graph) -> Sink:
+    if not any(node.use == "object_tracker" for node in graph.nodes):
+        raise UsageError("--mot needs a graph that follows objects: add --graph objects.")
     from ..sinks.mot import MotSink
 
     return MotSink(path, video_stream=_setting(graph, "decode", "video_stream", None))

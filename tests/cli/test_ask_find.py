@@ -35,7 +35,7 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector of the tower's maps that tells of anything anywhere."""
-    return save(tmp_path_factory.mktemp("objects") / "model", random_model(maps=(40, 112, 320)), least_score=0.0)
+    return save(tmp_path_factory.mktemp("objects") / "model", random_model(maps=(40, 112, 320)))
 
 
 @pytest.mark.parametrize(

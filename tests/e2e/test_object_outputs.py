@@ -43,7 +43,7 @@ def cat_that_moves() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrackEvent]]:
     folder = tmp_path_factory.mktemp("tracked")
-    model = save(folder / "model", random_model(maps=(40, 112, 320)), least_score=0.0)
+    model = save(folder / "model", random_model(maps=(40, 112, 320)))
     write_video(folder / "cat.mp4", cat_that_moves(), rate=RATE)
     (folder / "graph.yaml").write_text(GRAPH.replace("MODEL", str(model)))
     outputs = {"events": "events.jsonl", "video": "seen.mp4", "report": "report.html", "mot": "tracks.txt"}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from onlooker.operators.errors import OnlookerError
 from onlooker.operators.localize.class_lists import query_prompts
 from onlooker.operators.localize.scoring import Scorer
 from onlooker.operators.objects.cutouts import cut_out
@@ -71,8 +72,10 @@ def test_names_are_given_at_once_and_at_any_chunk(folder: Any, tower: str) -> No
 
 def test_what_fits_nothing_has_the_name_that_its_detector_gave(folder: Any, tower: str) -> None:
     packets = detections([[1], [1]], names=True)
-    for operator, frames in ((named(folder, tower, 100.0), pictures(packets)), (named(folder, tower), [])):
-        assert {event.data.name for _, event in run(operator, packets, frames=frames)} == {"thing 1"}
+    told = run(named(folder, tower, 100.0), packets, frames=pictures(packets))
+    assert {event.data.name for _, event in told} == {"thing 1"}
+    with pytest.raises(OnlookerError, match="connect its input `frames`"):
+        run(named(folder, tower), packets, frames=[])
     bare = detections([[1], [1]])
     assert {event.data.name for _, event in run(named(folder, tower, 100.0), bare, frames=pictures(bare))} == {None}
 

@@ -22,6 +22,7 @@ def test_objects_are_followed_beside_captions_and_queries(live: bool) -> None:
     assert dict(nodes["tracks"].inputs) == {
         "detections": "objects.detections",
         "frames": "decode.frames",
+        "tokens": "tower.tokens",
     }
     assert nodes["objects"].config.batch == (1 if live else 4)  # live frames come one by one
     asked = make_plan("objects", queries=["a dog"], overrides=["tracks.names=[dog, woman]", "tracks.captioner=null"])

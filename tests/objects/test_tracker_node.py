@@ -269,7 +269,8 @@ def test_captions_of_cut_outs(right: Any, chunk: int | None) -> None:
     texts = [{event.data.text for event in events[1:]} for events in lives(told).values()]
     first = [str(np.random.default_rng(kind).integers(0, 255, (48, 64, 3), np.uint8)[0, 0].tolist()) for kind in (1, 2)]
     assert texts == [{f"{one} {one}"} for one in first]
-    assert all(event.data.text is None for _, event in run(tracker(right, Watcher()), packets, tokens(packets)))
+    with pytest.raises(OnlookerError, match="connect its input `frames`"):
+        run(tracker(right, Watcher()), packets, tokens(packets))
 
 
 def test_who_is_gone_has_a_last_caption(right: Any) -> None:
@@ -281,10 +282,9 @@ def test_who_is_gone_has_a_last_caption(right: Any) -> None:
     assert changed[0] == 2.5  # a quarter of the window after it was seen last, not at its end
 
 
-def test_without_tokens_there_are_no_captions(right: Any) -> None:
-    teller = Teller()
-    told = run(tracker(right, teller), detections([[1]] * 5))
-    assert not teller.asked and all(event.data.text is None for _, event in told)
+def test_without_tokens_it_is_said_what_is_missing(right: Any) -> None:
+    with pytest.raises(OnlookerError, match="connect its input `tokens`"):
+        run(tracker(right, Teller()), detections([[1]] * 5))
 
 
 @pytest.mark.parametrize("packets", [[], detections([[]]), detections([[], [], []])])
@@ -307,3 +307,11 @@ def test_what_does_not_fit_is_told(right: Any, tmp_path: Any) -> None:
     save(tmp_path, DenseVoc(replace(blind.config, association=None)))
     with pytest.raises(OnlookerError, match="follows nothing"):
         ObjectTracker(ObjectTrackerConfig(model=str(tmp_path), captioner=None)).open(Context())
+
+
+@pytest.mark.parametrize("fps", [2.0, 25.0])
+def test_every_detection_of_a_track_is_told(right: Any, fps: float) -> None:
+    """Also those since the last update that the thinned way of the end does not hold."""
+    packets = [replace(packet, t=i / fps) for i, packet in enumerate(detections([[1]] * 100))]
+    told = {point.t for _, event in run(tracker(right), packets) for point in event.data.boxes}
+    assert told == {round(packet.t, 6) for packet in packets}
