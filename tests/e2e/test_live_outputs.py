@@ -73,7 +73,7 @@ def test_outputs_of_a_camera_killed_and_restarted_tell_of_both_epochs_in_order(t
 
 def test_a_camera_that_is_added_leaves_the_output_of_the_first_alone(tmp_path: Path) -> None:
     path, graph = tmp_path / "one.vtt", live_graph()
-    options = dict.fromkeys(("events", "vtt", "srt", "activitynet", "report", "video"))
+    options = dict.fromkeys(("events", "vtt", "srt", "activitynet", "mot", "report", "video"))
     args = argparse.Namespace(**{**options, "vtt": str(path)})
     with LiveRun(graph, {"one": PATTERN}, sinks=make_sinks(args, [SourceSpec(PATTERN, "one")], graph)) as run:
         run.more_captions("one")
