@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,11 @@ from PIL import Image
 from skimage import data as photographs
 
 from onlooker.operators.events import TrackEvent, parse_event
+from onlooker.pipeline.assemble import make_plan
 from onlooker.pipeline.cli.main import main
+from onlooker.pipeline.cli.outputs import make_sinks
+from onlooker.pipeline.errors import UsageError
+from onlooker.pipeline.runtime.batch import SourceSpec
 from tests.objects.tracking import random_model, save
 from tests.videos import write_video
 
@@ -91,3 +96,11 @@ def test_every_track_ends_once(told: tuple[Path, list[TrackEvent]]) -> None:
     ended = [event.event_no for event in told[1] if event.phase == "end"]
     assert sorted(ended) == sorted({event.event_no for event in told[1]})
     assert json.loads(told[1][0].to_json())["type"] == "onlooker.track.v1"
+
+
+def test_rows_of_tracks_need_a_graph_that_follows_objects(tmp_path: Path) -> None:
+    options = dict.fromkeys(("events", "vtt", "srt", "activitynet", "mot", "report", "video"))
+    args = argparse.Namespace(**{**options, "mot": str(tmp_path / "tracks.txt")})
+    with pytest.raises(UsageError, match="add --graph objects"):
+        make_sinks(args, [SourceSpec("walk.mp4", "walk")], make_plan("file").graph)
+    assert len(make_sinks(args, [SourceSpec("walk.mp4", "walk")], make_plan("objects").graph)) == 1
