@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .still import Box, add_source, check_picture, draw, moment, region, still_at
+from .still import add_source, check_picture, draw, still_at
+from .values import moment, region
 
 if TYPE_CHECKING:
+    from ..sinks.paths import Box
     from .still import Still
 
 __all__ = ["add_parser"]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UsageError
 from .display import format_time
-from .still import Still, add_source, check_picture, draw, moment, sampled, shown, still_at
+from .still import Still, add_source, check_picture, draw, sampled, shown, still_at
+from .values import moment
 
 if TYPE_CHECKING:
     from onlooker.operators.objects.finding import Place, Referrer

@@ -11,18 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from onlooker.operators.decode.random_access import VideoIndex
-from onlooker.operators.decode.video import open_video
-
 from ..assemble import is_live
 from ..errors import OutputError, UsageError
-from ..sinks.paths import Seen
+from ..sinks.paths import Box, Seen
 from .display import format_time
 
-__all__ = ["Still", "add_source", "check_picture", "draw", "moment", "region", "sampled", "shown", "still_at"]
+__all__ = ["Still", "add_source", "check_picture", "draw", "sampled", "shown", "still_at"]
 
 RGB = npt.NDArray[np.uint8]
-Box = tuple[float, float, float, float]
 
 _SHORT_SIDE = 720
 _PICTURES = (".jpg", ".jpeg", ".png")
@@ -44,37 +40,6 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--picture", metavar="F.jpg", help="write the frame with the box drawn in (.jpg or .png)")
 
 
-def moment(text: str) -> float:
-    """Seconds of a time such as ``12.5``, ``12.5s``, ``0:12.5`` or ``1:02:03``; for argparse."""
-    parts = text.strip().removesuffix("s").split(":")
-    try:
-        values = [float(part) for part in parts]
-    except ValueError:
-        values = []
-    whole = all(part.isdigit() for part in parts[:-1])
-    if not 1 <= len(values) <= 3 or not whole or not all(0 <= value < 1e9 for value in values):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write seconds, as 12.5 or 12.5s, or 0:12.5")
-    if any(value >= 60 for value in values[1:]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; after a colon stand numbers below 60")
-    return float(sum(value * 60**place for place, value in enumerate(reversed(values))))
-
-
-def region(text: str) -> Box:
-    """A box ``x0,y0,x1,y1`` in parts of the picture, from 0 to 1; for argparse."""
-    try:
-        box = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        box = ()
-    if len(box) != 4 or not all(0 <= part <= 1 for part in box):
-        raise argparse.ArgumentTypeError(f"{text!r} is no box; write X0,Y0,X1,Y1 as parts of the picture, from 0 to 1")
-    x0, y0, x1, y1 = box
-    if x0 >= x1 or y0 >= y1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is empty; X0 must lie left of X1, and Y0 above Y1 (0 is the top left of the picture)"
-        )
-    return x0, y0, x1, y1
-
-
 def still_at(source: str, t: float | None) -> Still:
     """The frame that is shown at media time ``t``, by default the first one.
 
@@ -83,6 +48,8 @@ def still_at(source: str, t: float | None) -> Still:
         SourceError: it cannot be read.
     """
     _check_file(source)
+    from onlooker.operators.decode.random_access import VideoIndex
+
     index = VideoIndex(source)
     end = max(index.end.t_end, float(index.times[-1]) + 1e-3)  # a file may declare less than it holds
     if t is not None and t >= end:
@@ -100,6 +67,8 @@ def sampled(source: str, fps: float) -> Iterator[Still]:
         SourceError: it cannot be read.
     """
     _check_file(source)
+    from onlooker.operators.decode.video import open_video
+
     with open_video(source, rate=fps) as reader:
         size = _size(reader.info.height, reader.info.width)
     with open_video(source, rate=fps, size=size) as reader:

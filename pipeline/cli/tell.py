@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .bus_client import add_keys, line_writer
+from .values import region
 
 __all__ = ["add_parser"]
 
@@ -49,17 +50,7 @@ def add_parser(commands: Any) -> None:
     one.add_argument("stream", metavar="NAME")
     one = ops.add_parser("ask", help="caption what is there now, and wait for the caption")
     one.add_argument("stream", metavar="NAME")
-    one.add_argument("--box", metavar="X0,Y0,X1,Y1", type=_box, help="a part of the picture, from 0 to 1")
-
-
-def _box(text: str) -> list[float]:
-    try:
-        box = [float(part) for part in text.split(",")]
-    except ValueError:
-        box = []
-    if len(box) != 4 or not all(0 <= part <= 1 for part in box):
-        raise argparse.ArgumentTypeError(f"{text!r} is no box; write X0,Y0,X1,Y1, from 0 to 1")
-    return box
+    one.add_argument("--box", metavar="X0,Y0,X1,Y1", type=region, help="a part of the picture, from 0 to 1")
 
 
 def _main(args: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ from PIL import Image
 from skimage import data as photographs
 
 from onlooker.pipeline.cli.main import main
-from onlooker.pipeline.cli.still import moment, region, sampled, still_at
+from onlooker.pipeline.cli.still import sampled, still_at
+from onlooker.pipeline.cli.values import moment, region
 from onlooker.pipeline.errors import UsageError
 from tests.objects.tracking import random_model, save
 from tests.videos import frame_number, write_video

@@ -138,6 +138,9 @@ def test_help_teaches(step, capsys):
     assert "usage: onlooker train" in capsys.readouterr().out
 
 
-def test_the_commands_load_no_torch_to_say_what_they_can():
-    code = "import sys; from onlooker.pipeline.cli.main import _parser; _parser(); sys.exit('torch' in sys.modules)"
+def test_the_commands_load_no_torch_and_no_libav_to_say_what_they_can():
+    code = (
+        "import sys; from onlooker.pipeline.cli.main import _parser; _parser(); "
+        "sys.exit('torch' in sys.modules or 'av' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
