@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
@@ -37,6 +38,7 @@ __all__ = [
     "event_json_schema",
     "parse_event",
     "stream_name",
+    "track_words",
 ]
 
 Phase = Literal["new", "update", "end"]
@@ -44,6 +46,9 @@ Phase = Literal["new", "update", "end"]
 # What only live streams, or runs with clips, have to say; left out of a line where it is null.
 _LIVE_DATA = ("message", "retry_in", "new_epoch", "ask", "box")
 _LIVE_SIDE = ("age_ms", "counters", "clip", "clip_start", "key_frame")
+
+_MICROSECOND = 1e-6
+"""To which times are rounded, seconds."""
 
 STREAM_NAME = r"^[A-Za-z0-9._-]+$"
 """What names of streams are made of."""
@@ -135,6 +140,11 @@ class StreamData(EventData):
     new_epoch: int | None = Field(default=None, description="media_epoch of the other events from now on.")
 
 
+def track_words(name: object, text: object) -> str:
+    """Name and caption of an object as one line; what is no text is left out."""
+    return ": ".join(said for said in (name, text) if isinstance(said, str) and said)
+
+
 class TrackPoint(NamedTuple):
     """Where an object was at one instant."""
 
@@ -160,6 +170,21 @@ class TrackData(EventData):
         description="Where it was, [t, x0, y0, x1, y1] from 0 to 1: in `new` and `update` since the revision before; "
         "in `end` all its way, thinned evenly where it was long, but for what is since the revision before."
     )
+
+    @property
+    def words(self) -> str:
+        """What it says in words: ``dog: a dog runs``; empty where it says nothing yet."""
+        return track_words(self.name, self.text)
+
+    def points_after(self, latest: float | None) -> Sequence[TrackPoint]:
+        """The points that this revision adds to those before.
+
+        They may be older than others: who somebody is can turn out late. An ``end`` repeats the whole way, of which
+        only what is later than ``latest``, the last point known (media time in seconds, None without any), is new.
+        """
+        if self.phase != "end" or latest is None:
+            return self.boxes
+        return [point for point in self.boxes if point.t > latest + _MICROSECOND]
 
 
 class AlarmData(EventData):

@@ -9,7 +9,6 @@ from pydantic import ConfigDict, ValidationError
 from onlooker.operators.events import Event, EventData, TrackData, parse_event
 
 from .protocol import ProtocolError
-from .record import track_words
 
 __all__ = ["UnknownEvent", "read_event", "words"]
 
@@ -53,5 +52,5 @@ def read_event(body: bytes) -> Event:
 def words(event: Event) -> str:
     """What it says in words; empty where it says nothing."""
     if isinstance(event.data, TrackData):
-        return track_words(event.data) or ""
+        return event.data.words
     return next((str(said) for name in _WORDS if (said := getattr(event.data, name, None))), "")

@@ -7,12 +7,12 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-from onlooker.operators.events import Event, Phase
+from onlooker.operators.events import Event, Phase, track_words
 
 from .members import Name
 from .protocol import BODY_BYTES, Header, ProtocolError, topic
 
-__all__ = ["Record", "Stored", "track_words"]
+__all__ = ["Record", "Stored"]
 
 # The member of `data` that holds words to search in, by kind.
 _WORDS = {"caption": "text", "query": "query", "stream": "message", "alarm": "message"}
@@ -65,7 +65,7 @@ class Record:
     def _of(cls, run: str, kind: str, data: Any, body: bytes) -> Record:
         words, status = getattr(data, _WORDS.get(kind, "text"), None), getattr(data, "status", None)
         if kind == "track":  # an object is found by its name and by its caption
-            words = track_words(data)
+            words = track_words(getattr(data, "name", None), data.text) or None
         return cls(run, data.stream, kind, data.phase, data.event_id, data.rev, words, status, body)
 
 
@@ -86,12 +86,6 @@ class Stored(NamedTuple):
     def frames(self) -> list[bytes]:
         """Topic, header, body."""
         return [topic(self.stream, self.kind), self.header.to_bytes(), self.body]
-
-
-def track_words(data: Any) -> str | None:
-    """What a track event says in words: ``dog: a dog runs``; None where it says nothing yet."""
-    said = [words for words in (getattr(data, "name", None), data.text) if isinstance(words, str) and words]
-    return ": ".join(said) or None
 
 
 class _Data(BaseModel):

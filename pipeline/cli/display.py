@@ -50,8 +50,7 @@ def describe(event: Event) -> str | None:
     if event.kind == "caption" and event.phase == "end":
         return f"{span}  {data.text}"
     if event.kind == "track" and event.phase == "end":
-        said = ": ".join(words for words in (data.name, data.text) if words)
-        return f"{span}  object {event.event_no}" + (f", {said}" if said else "")
+        return f"{span}  object {event.event_no}" + (f", {data.words}" if data.words else "")
     if event.kind == "query" and event.phase == "new":
         return f"{began}  {data.query!r} begins"
     if event.kind == "query" and event.phase == "end":

@@ -20,7 +20,6 @@ from onlooker.operators.events import Event, TrackData
 
 from ..errors import OutputError
 from .output import AppendFile, StreamFileSink, replace_file
-from .paths import new_points, track_number
 
 __all__ = ["MotSink"]
 
@@ -47,7 +46,7 @@ class MotSink(StreamFileSink):
         if not isinstance(data, TrackData):
             return
         assert self._file is not None, "event before start"
-        points = new_points(data, self._until.get(data.event_id))
+        points = data.points_after(self._until.get(data.event_id))
         if points:
             self._until[data.event_id] = max(self._until.get(data.event_id, 0.0), points[-1].t)
         if event.phase == "end":
@@ -56,7 +55,7 @@ class MotSink(StreamFileSink):
         rows = []
         for t, x0, y0, x1, y1 in points:
             left, top, right, bottom = x0 * self._width, y0 * self._height, x1 * self._width, y1 * self._height
-            frame, number = self._frame_number(t), track_number(event) + 1
+            frame, number = self._frame_number(t), event.event_no + 1
             rows.append(f"{frame},{number},{left:.2f},{top:.2f},{right - left:.2f},{bottom - top:.2f},{score:.4f}")
         if rows:
             self._file.append("".join(f"{row},-1,-1,-1\n" for row in rows).encode())

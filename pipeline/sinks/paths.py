@@ -7,12 +7,11 @@ Where it was not seen for longer than a frame or two, it is nowhere.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from onlooker.operators.events import Event, TrackData, TrackPoint
+from onlooker.operators.events import Event, TrackData
 
-__all__ = ["Box", "Seen", "TrackPaths", "new_points", "track_number"]
+__all__ = ["Box", "Seen", "TrackPaths"]
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 as parts of the picture, from 0 to 1."""
@@ -75,9 +74,9 @@ class TrackPaths:
         data = event.data
         if not isinstance(data, TrackData):
             return
-        path = self._paths.setdefault(data.event_id, _Path(track_number(event)))
+        path = self._paths.setdefault(data.event_id, _Path(event.event_no))
         path.name, path.text = _line(data.name), _line(data.text)
-        for point in new_points(data, path.times[-1] - zero if path.times else None):
+        for point in data.points_after(path.times[-1] - zero if path.times else None):
             path.put(zero + point.t, (point.x0, point.y0, point.x1, point.y1))
 
     def at(self, t: float) -> tuple[Seen, ...]:
@@ -96,22 +95,6 @@ class TrackPaths:
             del path.times[:needed], path.boxes[:needed]
             if not path.times or path.times[-1] + self._join < t:
                 del self._paths[key]
-
-
-def track_number(event: Event) -> int:
-    """The number that people know a track by."""
-    return event.event_no
-
-
-def new_points(data: TrackData, latest: float | None) -> Sequence[TrackPoint]:
-    """The points that a revision adds to those before.
-
-    They may be older than others: who somebody is can turn out late. An ``end`` repeats the whole way, of which only
-    what is later than ``latest``, the last point known (media time in seconds), is new.
-    """
-    if data.phase != "end" or latest is None:
-        return data.boxes
-    return [point for point in data.boxes if point.t > latest + 1e-6]
 
 
 def _line(text: str | None) -> str:

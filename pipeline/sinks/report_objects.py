@@ -13,7 +13,7 @@ from html import escape
 from onlooker.operators.events import Event, TrackData
 
 from .boxes import colour_of
-from .paths import Seen, new_points, track_number
+from .paths import Seen
 from .report_html import count, number, span_of, time_cell
 
 __all__ = ["ObjectList", "Thing", "boxes_over", "objects_card"]
@@ -59,8 +59,8 @@ class ObjectList:
         if not isinstance(data, TrackData):
             return
         key, t_end = data.event_id, None if data.t_end is None else zero + data.t_end
-        thing = Thing(track_number(event), _words(data.name), _words(data.text), zero + data.t_start, t_end)
-        for point in new_points(data, self._latest.get(key)):
+        thing = Thing(event.event_no, _words(data.name), _words(data.text), zero + data.t_start, t_end)
+        for point in data.points_after(self._latest.get(key)):
             boxes = boxes_at(zero + point.t)
             if boxes is not None and len(boxes) < _MOST_BOXES:
                 boxes.append(Seen(thing.number, (point.x0, point.y0, point.x1, point.y1), thing.name))

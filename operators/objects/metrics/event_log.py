@@ -18,9 +18,6 @@ from .world import Boxes
 
 __all__ = ["ToldTrack", "read_tracks", "told_tracks"]
 
-_MICROSECOND = 1e-6
-"""To which events round times."""
-
 
 @dataclass
 class ToldTrack:
@@ -38,9 +35,7 @@ class ToldTrack:
         """Take in a revision."""
         self.caption = data.text or data.name or self.caption
         self.score = self.score if data.score is None else data.score
-        # The end repeats the whole way, thinned: new is what came after the last update, or all if nothing came before.
-        latest = max((point.t for point in self.points), default=-np.inf) if data.phase == "end" else -np.inf
-        self.points += [point for point in data.boxes if point.t > latest + _MICROSECOND]
+        self.points += data.points_after(max((point.t for point in self.points), default=None))
 
 
 def told_tracks(events: Iterable[Event]) -> dict[str, ToldTrack]:
