@@ -10,12 +10,13 @@ from onlooker.operators.errors import OnlookerError
 from onlooker.operators.localize.moment_model import MomentModel, MomentSettings, window_plan
 from onlooker.operators.localize.offline import find_moments
 from onlooker.operators.localize.unloc.load import load_localizer
+from onlooker.training.checkpoints import CHECKPOINT
 from onlooker.training.localize_labels import BASE_RANGES, LabelOptions
 from onlooker.training.localize_loss import LocalizeLoss
 from onlooker.training.localize_trainer import LocalizeRecipe, LocalizeTrainer, default_ranges
 from onlooker.training.moments.annotations import Annotations, Moment, MomentVideo
 from onlooker.training.moments.features import FeatureFolder, write_features
-from onlooker.training.moments.train import CHECKPOINT, MomentRecipe, new_localizer, train_moments
+from onlooker.training.moments.train import MomentRecipe, new_localizer, train_moments
 from onlooker.training.moments.windows import MomentWindows, WindowRecipe
 
 FPS, WIDTH, SECONDS = 1.0, 24, 40.0

@@ -14,12 +14,12 @@ from onlooker.operators.objects.densevoc.load import read_object_model
 from onlooker.operators.tower import load_tower
 from onlooker.pipeline.cli.train_objects import add_steps
 from onlooker.pipeline.errors import UsageError
+from onlooker.training.checkpoints import CHECKPOINT
 from onlooker.training.objects.association_train import AssociationTraining
 from onlooker.training.objects.clips import ClipOptions
 from onlooker.training.objects.detector_data import ViewOptions
 from onlooker.training.objects.detector_train import ObjectsTraining
 from onlooker.training.objects.tiny import (
-    CHECKPOINT,
     TinyObjectsRecipe,
     fill_clips,
     fill_views,
@@ -88,7 +88,7 @@ def test_a_finished_run_is_not_done_again_and_another_is_refused(cache: Path, tm
     told: list[int] = []
     train_tiny_objects(cache, tmp_path, SMALL, lambda step, _: told.append(step))
     assert told == []
-    with pytest.raises(OnlookerError, match="another folder by --out"):
+    with pytest.raises(OnlookerError, match="rate 0.002 instead of 0.001: name another folder by --out"):
         train_tiny_objects(cache, tmp_path, replace(SMALL, rate=1e-3))
     (tmp_path / CHECKPOINT).write_bytes(b"no checkpoint")
     with pytest.raises(OnlookerError, match="remove it to begin anew"):

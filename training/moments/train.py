@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -17,16 +16,15 @@ from onlooker.operators.errors import OnlookerError
 from onlooker.operators.localize.unloc.config import FusionConfig, HeadConfig, Task, UnlocConfig
 from onlooker.operators.localize.unloc.load import save_localizer
 from onlooker.operators.localize.unloc.model import Unloc
-from onlooker.training.files import whole_file
+from onlooker.training.checkpoints import Checkpoint
 from onlooker.training.localize_loss import LocalizeLoss
 from onlooker.training.localize_trainer import LocalizeRecipe, LocalizeTrainer
 from onlooker.training.schedules import LearningRate
 
 from .windows import MomentWindows, WindowRecipe
 
-__all__ = ["CHECKPOINT", "SIZES", "MomentRecipe", "new_localizer", "train_moments"]
+__all__ = ["SIZES", "MomentRecipe", "new_localizer", "train_moments"]
 
-CHECKPOINT = "checkpoint.pt"
 Size = Literal["small", "base", "large"]
 SIZES: dict[Size, dict[str, Any]] = {
     "small": {"width": 96, "heads": 4, "mlp_width": 192, "layers": 4},
@@ -154,9 +152,9 @@ def train_moments(
     """
     trainer = LocalizeTrainer(_moved(new_localizer(windows, recipe), device), _training(recipe))
     model = trainer.model.config.to_dict()
-    run = _plain({"recipe": asdict(recipe), "model": model, "tower": tower, "videos": len(windows)})
     out.mkdir(parents=True, exist_ok=True)
-    _resume(trainer, out / CHECKPOINT, run)
+    checkpoint = Checkpoint(out, {"recipe": asdict(recipe), "model": model, "tower": tower, "videos": len(windows)})
+    checkpoint.resume(trainer)
 
     def told(step: int, loss: LocalizeLoss) -> None:
         if not math.isfinite(float(loss.total)):
@@ -164,8 +162,7 @@ def train_moments(
         if report is not None:
             report(step, loss)
         if step % save_every == 0 or step == recipe.steps:
-            with whole_file(out / CHECKPOINT) as part:
-                torch.save({"run": run, "trainer": trainer.state()}, part)
+            checkpoint.save(trainer)
 
     average = trainer.run(windows, told)
     save_localizer(out, average, tower=tower, extra=_settings(windows))
@@ -204,37 +201,3 @@ def _standardise(projection: nn.Linear, rows: Tensor) -> None:
     spread = ((rows - centre) @ projection.weight.T).std()
     projection.weight /= max(float(spread), _SMALLEST_SPREAD)
     projection.bias.copy_(-projection.weight @ centre)
-
-
-def _resume(trainer: LocalizeTrainer, path: Path, run: dict[str, Any]) -> None:
-    """Go on from a checkpoint of the same run, if there is one."""
-    if not path.exists():
-        return
-    try:
-        held = torch.load(path, weights_only=True, map_location="cpu")
-        other, state = held["run"], held["trainer"]
-    except Exception as error:  # torch raises what pickle, zip files and itself raise
-        raise OnlookerError(f"{str(path)!r} is no checkpoint that can be read: remove it to begin anew.") from error
-    if other != run:
-        raise OnlookerError(
-            f"{str(path.parent)!r} holds a run with {_difference(other, run)}: name another folder by --out, or remove "
-            f"its {path.name} to begin anew."
-        )
-    trainer.restore(state)
-
-
-def _difference(old: dict[str, Any], new: dict[str, Any], where: str = "") -> str:
-    """The first value that differs, in words."""
-    for name in new:
-        before, now = old.get(name), new[name]
-        if isinstance(before, dict) and isinstance(now, dict) and before != now:
-            return _difference(before, now, f"{where}{name}.")
-        if before != now:
-            return f"{where}{name} {before} instead of {now}"
-    return "other settings"
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """The same as JSON would give it back: lists for tuples."""
-    plain: dict[str, Any] = json.loads(json.dumps(values))
-    return plain

@@ -12,7 +12,6 @@ the first step pictures have the few boxes of which the teacher is sure, and all
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -29,7 +28,7 @@ from onlooker.operators.objects.densevoc.load import save_object_model
 from onlooker.operators.objects.densevoc.model import DenseVoc, DenseVocConfig, TrackingConfig
 from onlooker.operators.objects.densevoc.trunk_pyramid import TrunkPyramidConfig
 from onlooker.operators.tower import load_tower
-from onlooker.training.files import whole_file
+from onlooker.training.checkpoints import Checkpoint
 from onlooker.training.schedules import LearningRate
 
 from .association_train import AssociationTraining, clip_sightings, train_association
@@ -39,7 +38,6 @@ from .detector_data import ViewCache, ViewOptions, draw_view, open_boxes
 from .detector_train import ObjectsLoss, ObjectsTrainer, ObjectsTraining
 
 __all__ = [
-    "CHECKPOINT",
     "LABELS",
     "TinyObjectsRecipe",
     "fill_clips",
@@ -49,7 +47,6 @@ __all__ = [
     "train_tiny_objects",
 ]
 
-CHECKPOINT = "checkpoint.pt"
 LABELS = "teacher.json"
 """In the cache: what the teacher sees in the photographs, see `onlooker.training.objects.teacher`."""
 _TOWER = "tiny"
@@ -204,9 +201,9 @@ def train_tiny_objects(
         raise OnlookerError(f"the cache {cache.name!r} lacks pictures or clips: fill it first.")
     torch.manual_seed(recipe.seed)
     trainer = ObjectsTrainer(DenseVoc(recipe.config()), _training(recipe))
-    run = json.loads(json.dumps(asdict(recipe)))
     out.mkdir(parents=True, exist_ok=True)
-    _resume(trainer, out / CHECKPOINT, run)
+    checkpoint = Checkpoint(out, asdict(recipe))
+    checkpoint.resume(trainer)
 
     def told(step: int, loss: ObjectsLoss) -> None:
         if not math.isfinite(float(loss.total)):
@@ -214,8 +211,7 @@ def train_tiny_objects(
         if report is not None:
             report(step, loss)
         if step % save_every == 0 or step == recipe.steps:
-            with whole_file(out / CHECKPOINT) as part:
-                torch.save({"run": run, "trainer": trainer.state()}, part)
+            checkpoint.save(trainer)
 
     model = trainer.run(views, clips, told)
     assert model.association is not None
@@ -228,20 +224,3 @@ def train_tiny_objects(
 def _training(recipe: TinyObjectsRecipe) -> ObjectsTraining:
     rate = LearningRate(recipe.rate, min(100, recipe.steps - 1), cosine_steps=recipe.steps)
     return replace(recipe.training, seed=recipe.seed, steps=recipe.steps, rate=rate)
-
-
-def _resume(trainer: ObjectsTrainer, path: Path, run: dict[str, Any]) -> None:
-    """Go on from a checkpoint of the same run, if there is one."""
-    if not path.exists():
-        return
-    try:
-        held = torch.load(path, weights_only=True, map_location="cpu")
-        other, state = held["run"], held["trainer"]
-    except Exception as error:  # torch raises what pickle, zip files and itself raise
-        raise OnlookerError(f"{str(path)!r} is no checkpoint that can be read: remove it to begin anew.") from error
-    if other != run:
-        raise OnlookerError(
-            f"{str(path.parent)!r} holds a run with other settings: name another folder by --out, or remove its "
-            f"{path.name} to begin anew."
-        )
-    trainer.restore(state)
