@@ -59,6 +59,30 @@ def vocabulary_rows(tree: Mapping[str, Any]) -> int:
     return _shape(tree, _WORDS, 2)[0]
 
 
+def decoder_sizes(tree: Mapping[str, Any], part: str, projection: str, *, of: str) -> dict[str, Any]:
+    """The sizes of a `GitConfig` that the tree of a decoder tells, all but its heads.
+
+    Args:
+        tree: arrays (or anything with a shape) by path.
+        part: where the decoder is in the tree.
+        projection: of what it is told about, in there.
+        of: what the tree should be one of, for the message.
+
+    Raises:
+        ReferenceTreeError: an array that tells a size is missing or has another number of axes.
+    """
+    layers = f"{part}/transformer/encoder/layer."
+    words, hidden = array_shape(tree, f"{part}/embedding/words/embedding", 2, of=of)
+    return {
+        "vocab_size": words,
+        "visual_width": array_shape(tree, f"{part}/{projection}/kernel", 2, of=of)[0],
+        "hidden_size": hidden,
+        "num_layers": count_layers(tree, layers, of=of),
+        "ffn_size": array_shape(tree, f"{layers}0/intermediate/dense/kernel", 2, of=of)[1],
+        "max_positions": array_shape(tree, f"{part}/embedding/positions/embedding", 2, of=of)[0],
+    }
+
+
 def git_config(
     tree: Mapping[str, Any], dense: bool, pieces: Sequence[str], file: Options | None, changes: Options
 ) -> Configured:

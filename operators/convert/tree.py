@@ -1,15 +1,15 @@
-"""What the reference's parameter trees must hold: the arrays of a model, or some that tell its sizes."""
+"""What the reference's parameter trees must hold: the arrays of a model, or some that tell its sizes; its options."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from typing import Any
 
 from onlooker.operators.convert.read import ReferenceTreeError
 
-__all__ = ["array_shape", "check_tree", "count_layers"]
+__all__ = ["array_shape", "check_tree", "count_layers", "leaves"]
 
 
 def check_tree(wanted: Mapping[str, tuple[int, ...]], tree: Mapping[str, Any], growing: Container[str] = ()) -> None:
@@ -78,3 +78,12 @@ def count_layers(tree: Mapping[str, Any], stem: str, *, of: str) -> int:
     if not numbers:
         raise ReferenceTreeError(f"the parameter tree lacks {stem}0: give that of {of}")
     return max(numbers) + 1
+
+
+def leaves(options: Mapping[str, Any], stem: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested options one by one, under their full names: ``{"a": {"b": 1}}`` as ``("a.b", 1)``."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{stem}{name}.")
+        else:
+            yield f"{stem}{name}", value

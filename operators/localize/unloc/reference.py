@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 from onlooker.operators.convert.read import ReferenceTreeError
-from onlooker.operators.convert.tree import array_shape
+from onlooker.operators.convert.tree import array_shape, leaves
 from onlooker.operators.errors import OnlookerError
 
 from .config import TASKS, FusionConfig, HeadConfig, ImageTowerConfig, Task, TextTowerConfig, UnlocConfig
@@ -89,9 +89,9 @@ def unloc_config(tree: Mapping[str, Any], file: Options | None, changes: Options
         ReferenceTreeError: an array that tells a size is missing or has another number of axes.
         UnlocConfigError: an option that is unknown or not supported, or contradicts the tree.
     """
-    known = dict(_leaves(file.get("model", file))) if file is not None else {}
-    given = {name: value for name, value in dict(_leaves(file or {})).items() if name in _FRAMES} | known
-    told = _Told(given, dict(_leaves(changes)), file is None)
+    known = dict(leaves(file.get("model", file))) if file is not None else {}
+    given = {name: value for name, value in dict(leaves(file or {})).items() if name in _FRAMES} | known
+    told = _Told(given, dict(leaves(changes)), file is None)
     task = _task(tree)
     fusion, frames = _fusion(tree, told)
     image, text = _image(tree), _text(tree, told)
@@ -157,14 +157,6 @@ class _Told:
 
 def _ends(name: str, end: str) -> bool:
     return name == end or name.endswith("." + end)
-
-
-def _leaves(options: Options, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _task(tree: Mapping[str, Any]) -> Task:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from onlooker.operators.caption.convert_config import decoder_sizes
 from onlooker.operators.caption.git import GitConfig
-from onlooker.operators.convert.tree import array_shape, count_layers
+from onlooker.operators.convert.tree import array_shape, count_layers, leaves
 from onlooker.operators.errors import OnlookerError
 
 from .association import AssociationConfig
@@ -31,7 +32,7 @@ _HEAD = 64
 _SCALES = {2: 4.0, 3: 2.0, 4: 1.0, 5: 0.5}
 """By the number in the name of a level of the simple feature pyramid."""
 _BLOCK = "backbone/net/blocks."
-_DECODER, _TRACKER = f"{TEXT}/", "tracking_transformer/encoder/encoderblock_0/self_attn/query/kernel"
+_TRACKER = "tracking_transformer/encoder/encoderblock_0/self_attn/query/kernel"
 
 
 class _Default(NamedTuple):
@@ -110,7 +111,7 @@ def densevoc_config(
         ReferenceTreeError: an array that tells a size is missing or has another number of axes.
         DenseVocConfigError: an option that is unknown or not supported, or contradicts the tree.
     """
-    told = _Told(dict(_leaves(file.get("model", file))) if file is not None else None, dict(_leaves(changes)))
+    told = _Told(_by_last_part(file.get("model", file)) if file is not None else None, _by_last_part(changes))
     for name, piece in (("begin_token_id", "[CLS]"), ("end_token_id", "[SEP]")):
         if pieces and piece in pieces:
             told.known[name] = pieces.index(piece)
@@ -159,12 +160,8 @@ class _Told:
         return default
 
 
-def _leaves(options: Options) -> Iterator[tuple[str, Any]]:
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value)
-        else:
-            yield name.rpartition(".")[2], value
+def _by_last_part(options: Options) -> dict[str, Any]:
+    return {name.rpartition(".")[2]: value for name, value in leaves(options)}
 
 
 def _detector(tree: _Shapes, told: _Told) -> DetectorConfig:
@@ -247,19 +244,15 @@ def _association(tree: _Shapes) -> AssociationConfig | None:
 
 
 def _captioner(tree: _Shapes, told: _Told) -> GitConfig | None:
-    if not any(path.startswith(_DECODER) for path in tree):
+    if not any(path.startswith(f"{TEXT}/") for path in tree):
         return None
-    words, hidden = _shape(tree, f"{_DECODER}embedding/words/embedding", 2)
+    sizes = decoder_sizes(tree, TEXT, "object_feature_projection.0", of=_OF)
+    hidden = sizes["hidden_size"]
     if hidden % _HEAD:
         raise DenseVocConfigError(f"a text decoder of width {hidden} has no heads of {_HEAD}, as the reference's have")
     return GitConfig(
-        vocab_size=words,
-        visual_width=_shape(tree, f"{_DECODER}object_feature_projection.0/kernel", 2)[0],
-        hidden_size=hidden,
+        **sizes,
         num_heads=hidden // _HEAD,
-        num_layers=_count(tree, f"{_DECODER}transformer/encoder/layer."),
-        ffn_size=_shape(tree, f"{_DECODER}transformer/encoder/layer.0/intermediate/dense/kernel", 2)[1],
-        max_positions=_shape(tree, f"{_DECODER}embedding/positions/embedding", 2)[0],
         begin_token=told("begin_token_id"),
         end_token=told("end_token_id"),
     )

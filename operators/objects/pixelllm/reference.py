@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from onlooker.operators.caption.convert_config import decoder_sizes
 from onlooker.operators.caption.git import GitConfig
-from onlooker.operators.convert.tree import array_shape, count_layers
+from onlooker.operators.convert.tree import array_shape, count_layers, leaves
 from onlooker.operators.errors import OnlookerError
 
 from .config import AdapterConfig, EvaConfig, Fuse, MaskConfig, PixelLlmConfig, PointConfig, SamConfig
@@ -83,7 +84,7 @@ def pixelllm_config(tree: Mapping[str, Any], file: Options | None = None, change
         ReferenceTreeError: an array that tells a size is missing or has another number of axes.
         PixelLlmConfigError: an option is unknown or cannot be, or contradicts the tree.
     """
-    told = _Told(dict(_leaves(file or {})), dict(_leaves(changes or {})))
+    told = _Told(dict(leaves(file or {})), dict(leaves(changes or {})))
     fuse, layers = _fuse(told("text_decoder_args.out_feat_fuse_method"))
     try:
         config = PixelLlmConfig(
@@ -107,14 +108,6 @@ def pixelllm_config(tree: Mapping[str, Any], file: Options | None = None, change
 
 def _has(tree: Mapping[str, Any], part: str) -> bool:
     return any(path.startswith(f"{part}/") for path in tree)
-
-
-def _leaves(options: Options, stem: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{stem}{name}.")
-        else:
-            yield f"{stem}{name}", value
 
 
 def _size(value: Any) -> tuple[int, int]:
@@ -185,15 +178,10 @@ def _adapter(tree: Mapping[str, Any], told: _Told) -> AdapterConfig:
 
 
 def _decoder(tree: Mapping[str, Any], told: _Told) -> GitConfig:
-    words, width = _shape(tree, "textual/embedding/words/embedding", 2)
+    sizes = decoder_sizes(tree, "textual", "visual_projection.0", of=_OF)
     return GitConfig(
-        vocab_size=words,
-        visual_width=_shape(tree, "textual/visual_projection.0/kernel", 2)[0],
-        hidden_size=width,
-        num_heads=int(told("text_decoder_args.num_heads", max(width // _HEAD, 1))),
-        num_layers=_count(tree, "textual/transformer/encoder/layer."),
-        ffn_size=_shape(tree, "textual/transformer/encoder/layer.0/intermediate/dense/kernel", 2)[1],
-        max_positions=_shape(tree, "textual/embedding/positions/embedding", 2)[0],
+        **sizes,
+        num_heads=int(told("text_decoder_args.num_heads", max(sizes["hidden_size"] // _HEAD, 1))),
         begin_token=int(told("begin_token_id")),
         end_token=int(told("end_token_id")),
     )
