@@ -84,15 +84,15 @@ class FrameDetector:
         for start in range(0, len(views), self._batch):
             group = views[start : start + self._batch]
             maps = [self._stacked([view[level] for view in group]) for level in range(len(group[0]))]
-            if (channels := tuple(each.shape[1] for each in maps)) != self._trunk.config.channels:
+            if not self._trunk.reads(channels := tuple(each.shape[1] for each in maps)):
                 raise OnlookerError(
-                    f"this object model reads the features of tower {self._tower!r} with {self._trunk.config.channels} "
+                    f"this object model reads the features of tower {self._tower!r} with {self._trunk.config.maps} "
                     f"channels, but was given {channels}: use that tower."
                 )
             with torch.inference_mode():
                 levels = self._trunk(maps)
             stride = self._model.config.detector.strides[0]
-            yield group, levels, (stride * maps[0].shape[2], stride * maps[0].shape[3])
+            yield group, levels, (stride * levels[0].shape[2], stride * levels[0].shape[3])
 
     def _stacked(self, level: Sequence[FloatArray]) -> Tensor:
         """(B, C, h, w) of maps (h, w, C)."""

@@ -47,8 +47,8 @@ class MapReader(VisionReader, Protocol):
         ...
 
 
-_STRIDES = (8, 16, 32)
-"""Strides of the maps that detectors read; finer ones cost more than they tell."""
+_STRIDES = (4, 8, 16, 32)
+"""Strides of the maps that detectors read."""
 
 
 class TimmReader:
@@ -64,7 +64,7 @@ class TimmReader:
         return self._output(self.visual.trunk.forward_features(images), ())
 
     def read_maps(self, images: Tensor) -> TowerOutput:
-        """See :class:`MapReader`: the last stage of each stride of 8, 16 and 32 pixels, before any last convolution."""
+        """See :class:`MapReader`: the last stage of each stride of 4 to 32 pixels, before any last convolution."""
         trunk = self.visual.trunk
         stages = {info["reduction"]: i for i, info in enumerate(trunk.feature_info) if info["reduction"] in _STRIDES}
         grid, maps = trunk.forward_intermediates(images, indices=list(stages.values()))

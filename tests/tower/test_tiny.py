@@ -89,10 +89,11 @@ def test_a_row_is_bit_equal_in_any_company_and_any_place(tower: Tower, pixels: t
 
 def test_maps_of_the_stages_come_with_the_same_pass(tower: Tower, pixels: torch.Tensor) -> None:
     plain, read = tower.encode_frames(pixels[:3], batch=2), tower.encode_frames(pixels[:3], batch=2, maps=True)
-    assert [tuple(level.shape) for level in read.maps] == [(3, 40, 28, 28), (3, 112, 14, 14), (3, 320, 7, 7)]
+    shapes = [(3, 24, 56, 56), (3, 40, 28, 28), (3, 112, 14, 14), (3, 320, 7, 7)]
+    assert [tuple(level.shape) for level in read.maps] == shapes
     assert torch.equal(read.tokens, plain.tokens)
     assert plain.maps == ()
-    assert [len(level) for level in tower.encode_frames(pixels[:0], maps=True).maps] == [0, 0, 0]
+    assert [len(level) for level in tower.encode_frames(pixels[:0], maps=True).maps] == [0] * 4
 
 
 def test_no_frames_and_no_sentences_give_empty_rows(tower: Tower) -> None:
