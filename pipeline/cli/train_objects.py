@@ -26,7 +26,7 @@ looks at the photographs first: what it is less sure of is taught too, as far as
   pictures   grids of crops of photographs, in which objects have all sizes; they teach the detector
   clips      videos of 16 frames in which cut-out objects move, cross and hide; they teach the association
 
-The tower sees each of them once and its maps are kept in --cache (138 KB a picture, 2.2 MB a clip). Then both are
+The tower sees each of them once and its maps are kept in --cache (290 KB a picture, 4.6 MB a clip). Then both are
 learnt together, in steps of 16 pictures, every second with a clip. On two cores the drawing takes a quarter of an hour
 and the training half an hour. What was interrupted goes on when the same command is given again.
 """

@@ -51,8 +51,8 @@ LABELS = "teacher.json"
 """In the cache: what the teacher sees in the photographs, see `onlooker.training.objects.teacher`."""
 _TOWER = "tiny"
 _STRIDES = (8, 16, 32)
-_MAPS = ((40, 28, 28), (112, 14, 14), (320, 7, 7))
-"""(C, h, w) of the embedded tower's maps, at those strides."""
+_MAPS = ((24, 56, 56), (40, 28, 28), (112, 14, 14), (320, 7, 7))
+"""(C, h, w) of the embedded tower's maps: one of stride 4, then those at these strides."""
 
 Report = Callable[[int, str], None]
 
@@ -127,7 +127,7 @@ class TinyObjectsRecipe:
         )
         return DenseVocConfig(
             detector=detector,
-            trunk=TrunkPyramidConfig(tuple(shape[0] for shape in _MAPS), self.width),
+            trunk=TrunkPyramidConfig(tuple(shape[0] for shape in _MAPS[1:]), self.width),
             association=AssociationConfig(self.resolution**2 * self.width, self.association_width, 4),
             captioner=None,
             tracking=TrackingConfig(resolution=self.resolution, background=0.35, threshold=0.3),
