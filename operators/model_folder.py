@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Once", "Shelf", "save_model", "save_weights"]
+__all__ = ["Once", "Shelf", "load_weights", "save_model", "save_weights"]
 
 _Read = TypeVar("_Read")
 
@@ -153,3 +153,26 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
     save_file({name: value.contiguous() for name, value in state.items()}, path)
     path.chmod(0o644)
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy weights into a model; of several names that share a parameter (tied words) one is enough.
+
+    Args:
+        model: keeps its precision, whatever that of the weights is.
+        state: a tensor for each parameter, as `save_model` and `save_weights` store them.
+
+    Raises:
+        RuntimeError: a parameter is missing, unknown or of another shape, or its names are given different weights.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    complete = dict(state)
+    for shared in names.values():
+        told = [name for name in shared if name in state]
+        if any(not state[name].equal(state[told[0]]) for name in told):
+            raise RuntimeError(f"{' and '.join(told)} are one parameter of this model, but their weights differ")
+        if told:
+            complete |= dict.fromkeys(shared, state[told[0]])
+    model.load_state_dict(complete)

@@ -21,7 +21,7 @@ from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
 from onlooker.operators.caption.difference import as_difference, with_difference
 from onlooker.operators.caption.load import FILES, CaptionerError, embedded_weights
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
-from onlooker.operators.model_folder import Shelf, save_weights
+from onlooker.operators.model_folder import Shelf, load_weights, save_weights
 
 VideoCaptioner = DenseCaptioner | ParagraphCaptioner
 _KIND, _BASE = "architecture", "base"
@@ -96,9 +96,7 @@ def load_video_captioner(name_or_folder: str | Path, device: str = "cpu") -> Loa
         state: dict[str, Any] = load_file(folder / "model.safetensors")
         if base is not None:
             state = with_difference(state, _base_weights(base))
-        if model.decoder.config.tie_word_embeddings:
-            state["decoder.output.weight"] = state["decoder.words.weight"]
-        model.load_state_dict(state)  # copies into float32
+        load_weights(model, state)
         pieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
         if len(pieces) > _words(model):
             raise ValueError(f"vocab.txt has {len(pieces)} words, the model rows for {_words(model)}")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import OnlookerError
-from ..model_folder import Shelf
+from ..model_folder import Shelf, load_weights
 from .captioner import Captioner, CaptionModel, DecodeOptions
 from .git import GitConfig, GitDecoder
 from .wordpiece import WordPiece
@@ -97,10 +97,7 @@ def _load(folder: Path) -> Captioner:
         decoder = GitDecoder(GitConfig(**values["decoder"]))
         options = DecodeOptions(**values["decoding"])
         memory_size = int(values["memory_size"])
-        state = _stored(folder)
-        if decoder.config.tie_word_embeddings:
-            state["output.weight"] = state["words.weight"]
-        decoder.load_state_dict(state)
+        load_weights(decoder, _stored(folder))
         return Captioner(decoder, WordPiece.from_file(folder / "vocab.txt"), memory_size, options)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CaptionerError(f"captioner {folder.name!r} cannot be loaded: {error}") from error

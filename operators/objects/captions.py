@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..caption.load import CaptionerError
-from ..model_folder import Shelf, save_weights
+from ..model_folder import Shelf, load_weights, save_weights
 from ..packets import FloatArray
 from .bank import spread
 from .densevoc.roi_align import roi_align
@@ -151,9 +151,7 @@ def _further(folder: Path, device: str) -> Captioner:
         assert isinstance(known, Captioner)
         state = old | with_difference(load_file(folder / "model.safetensors"), old)
         decoder = GitDecoder(known.decoder.config)
-        if known.decoder.config.tie_word_embeddings:
-            state["output.weight"] = state["words.weight"]
-        decoder.load_state_dict(state)
+        load_weights(decoder, state)
     except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CaptionerError(f"captioner of regions {folder.name!r} cannot be loaded: {reason}") from error

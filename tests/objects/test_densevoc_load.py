@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from onlooker.operators.objects.densevoc.load import (
     ObjectModelError,
@@ -17,10 +19,12 @@ from onlooker.operators.objects.densevoc.load import (
 )
 from onlooker.operators.objects.densevoc.model import DenseVocConfig
 
-from .densevoc_parts import ON_TRUNK, SMALL, WORDS, random_model
+from .densevoc_parts import CAPTIONER, ON_TRUNK, SMALL, WORDS, random_model
+
+TIED = replace(SMALL, captioner=replace(CAPTIONER, tie_word_embeddings=True))
 
 
-@pytest.mark.parametrize("config", [SMALL, ON_TRUNK], ids=["whole", "on a trunk"])
+@pytest.mark.parametrize("config", [SMALL, TIED, ON_TRUNK], ids=["whole", "tied words", "on a trunk"])
 def test_what_is_written_is_read(config: DenseVocConfig, tmp_path: Path) -> None:
     model = random_model(config)
     words = WORDS if config.captioner else ()
@@ -32,6 +36,28 @@ def test_what_is_written_is_read(config: DenseVocConfig, tmp_path: Path) -> None
     assert own.keys() == read.keys() and all(own[name].equal(read[name]) for name in own)
     assert not found.model.training and not any(p.requires_grad for p in found.model.parameters())
     assert load_object_model(str(tmp_path / "m")) is found
+
+
+def test_tied_words_are_kept_once_and_tell_the_same(tmp_path: Path) -> None:
+    model = random_model(TIED)
+    save_object_model(tmp_path, model, pieces=WORDS)
+    read = read_object_model(tmp_path).model
+    assert read.captioner is not None and read.captioner.output.weight is read.captioner.words.weight
+    images = torch.rand(3, 64, 64, 3) * 255
+    own, again = (one.describe(one(images)) for one in (model, read))
+    assert own.tokens.equal(again.tokens) and own.logprobs.equal(again.logprobs)
+
+    state = load_file(tmp_path / "model.safetensors")
+    kernel = {"captioner.output.weight": state["captioner.words.weight"].clone()}
+    save_file(state | kernel, tmp_path / "model.safetensors")  # told twice, as others may do
+    assert read_object_model(tmp_path).model.captioner is not None
+    save_file(state | {name: weights + 1 for name, weights in kernel.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(ObjectModelError, match=r"words\.weight and captioner\.output\.weight are one parameter"):
+        read_object_model(tmp_path)
+    del state["captioner.words.weight"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ObjectModelError, match="Missing key"):
+        read_object_model(tmp_path)
 
 
 def test_half_precision_is_for_storage_alone(tmp_path: Path) -> None:

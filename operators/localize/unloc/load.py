@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from onlooker.operators.errors import OnlookerError
-from onlooker.operators.model_folder import Once, Shelf, save_model
+from onlooker.operators.model_folder import Once, Shelf, load_weights, save_model
 
 from .config import UnlocConfig
 from .model import Unloc
@@ -86,7 +86,7 @@ def read_localizer(folder: Path, device: str = "cpu") -> Localizer:
     """
     with _SHELF.reading(folder, ARCHITECTURE) as values:
         model = Unloc(UnlocConfig.from_dict(values["model"]))
-        model.load_state_dict(load_file(folder / "model.safetensors"))  # copies into float32
+        load_weights(model, load_file(folder / "model.safetensors"))
         tower, settings = str(values["tower"]), dict(values["settings"])
     return Localizer(model.to(device).eval().requires_grad_(False), tower, settings)
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from onlooker.operators.errors import OnlookerError
-from onlooker.operators.model_folder import Once, Shelf, save_model
+from onlooker.operators.model_folder import Once, Shelf, load_weights, save_model
 
 from .model import DenseVoc, DenseVocConfig
 
@@ -108,7 +108,7 @@ def read_object_model(folder: Path, device: str = "cpu") -> ObjectModel:
     """
     with _SHELF.reading(folder, ARCHITECTURE) as values:
         model = DenseVoc(DenseVocConfig.from_dict(values["model"]))
-        model.load_state_dict(load_file(folder / "model.safetensors"))  # copies into float32
+        load_weights(model, load_file(folder / "model.safetensors"))
         tower, settings, words = str(values["tower"]), dict(values["settings"]), folder / _VOCABULARY
         pieces = tuple(words.read_text(encoding="utf-8").splitlines()) if words.is_file() else ()
         _check_words(model, pieces)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from onlooker.operators.errors import OnlookerError
-from onlooker.operators.model_folder import Once, Shelf, save_model
+from onlooker.operators.model_folder import Once, Shelf, load_weights, save_model
 
 from .config import PixelLlmConfig
 from .model import PixelLlm
@@ -19,7 +19,6 @@ from .model import PixelLlm
 ARCHITECTURE = "pixelllm"
 
 _VOCABULARY = "vocab.txt"
-_KERNEL, _WORDS = "decoder.output.weight", "decoder.words.weight"
 
 
 class PixelLlmError(OnlookerError):
@@ -100,10 +99,7 @@ def read_pixelllm(folder: Path, device: str = "cpu") -> StoredPixelLlm:
     """
     with _SHELF.reading(folder, ARCHITECTURE) as values:
         model = PixelLlm(PixelLlmConfig.from_dict(values["model"]))
-        state = load_file(folder / "model.safetensors")
-        if model.config.decoder.tie_word_embeddings and _WORDS in state:
-            state[_KERNEL] = state[_WORDS]
-        model.load_state_dict(state)  # copies into float32
+        load_weights(model, load_file(folder / "model.safetensors"))
         tower, settings = str(values["tower"]), dict(values["settings"])
         pieces = tuple((folder / _VOCABULARY).read_text(encoding="utf-8").splitlines())
         _check_words(model, pieces)
