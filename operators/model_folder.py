@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Once", "Shelf", "load_weights", "save_model", "save_weights"]
+__all__ = [
+    "VOCABULARY",
+    "Once",
+    "Shelf",
+    "check_words",
+    "load_weights",
+    "read_words",
+    "save_model",
+    "save_weights",
+    "save_words",
+]
+
+VOCABULARY = "vocab.txt"
+"""The file of a folder that holds the words of its model by their ids, one a line."""
 
 _Read = TypeVar("_Read")
 
@@ -176,3 +189,31 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         if told:
             complete |= dict.fromkeys(shared, state[told[0]])
     model.load_state_dict(complete)
+
+
+def check_words(pieces: Sequence[str], rows: int) -> None:
+    """Refuse words that a model cannot have.
+
+    Args:
+        pieces: the words by their ids.
+        rows: how many the model has room for.
+
+    Raises:
+        ValueError: there are more of them.
+    """
+    if len(pieces) > rows:
+        raise ValueError(f"{len(pieces)} words, but the model has rows for {rows}")
+
+
+def save_words(folder: Path, pieces: Sequence[str]) -> None:
+    """Write the words of a model, by their ids, into its folder; without any, those of a model before go."""
+    if pieces:
+        (folder / VOCABULARY).write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    else:
+        (folder / VOCABULARY).unlink(missing_ok=True)
+
+
+def read_words(folder: Path) -> tuple[str, ...]:
+    """The words of the model in a folder by their ids; none for a model that has no words."""
+    path = folder / VOCABULARY
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()

@@ -21,7 +21,7 @@ from onlooker.operators.caption.dense_config import DenseConfig, ParagraphConfig
 from onlooker.operators.caption.difference import as_difference, with_difference
 from onlooker.operators.caption.load import FILES, CaptionerError, embedded_weights
 from onlooker.operators.caption.paragraph import ParagraphCaptioner
-from onlooker.operators.model_folder import Shelf, load_weights, save_weights
+from onlooker.operators.model_folder import Shelf, check_words, load_weights, read_words, save_weights, save_words
 
 VideoCaptioner = DenseCaptioner | ParagraphCaptioner
 _KIND, _BASE = "architecture", "base"
@@ -64,9 +64,7 @@ def save_video_captioner(
     Raises:
         ValueError: more words than the model has tokens for.
     """
-    words = _words(model)
-    if len(pieces) > words:
-        raise ValueError(f"{len(pieces)} pieces, but the model has rows for {words} words")
+    check_words(pieces, _words(model))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     kind = _DENSE if isinstance(model, DenseCaptioner) else _PARAGRAPH
@@ -78,7 +76,7 @@ def save_video_captioner(
         state = as_difference(state, _base_weights(base))
     state = {name: weights.to(dtype) if weights.is_floating_point() else weights for name, weights in state.items()}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    save_words(folder, pieces)
     save_weights(state, folder / "model.safetensors")
 
 
@@ -97,9 +95,8 @@ def load_video_captioner(name_or_folder: str | Path, device: str = "cpu") -> Loa
         if base is not None:
             state = with_difference(state, _base_weights(base))
         load_weights(model, state)
-        pieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-        if len(pieces) > _words(model):
-            raise ValueError(f"vocab.txt has {len(pieces)} words, the model rows for {_words(model)}")
+        pieces = list(read_words(folder))
+        check_words(pieces, _words(model))
     except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError, json a ValueError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CaptionerError(f"video captioner {folder.name!r} cannot be loaded: {reason}") from error

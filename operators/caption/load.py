@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import OnlookerError
-from ..model_folder import Shelf, load_weights
+from ..model_folder import VOCABULARY, Shelf, load_weights, read_words
 from .captioner import Captioner, CaptionModel, DecodeOptions
 from .git import GitConfig, GitDecoder
 from .wordpiece import WordPiece
 
-FILES = ("config.json", "model.safetensors", "vocab.txt")
+FILES = ("config.json", "model.safetensors", VOCABULARY)
 
 # What a name on the Hugging Face hub looks like. A path that does not exist looks the same if it has two parts.
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -98,7 +98,7 @@ def _load(folder: Path) -> Captioner:
         options = DecodeOptions(**values["decoding"])
         memory_size = int(values["memory_size"])
         load_weights(decoder, _stored(folder))
-        return Captioner(decoder, WordPiece.from_file(folder / "vocab.txt"), memory_size, options)
+        return Captioner(decoder, WordPiece(read_words(folder)), memory_size, options)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CaptionerError(f"captioner {folder.name!r} cannot be loaded: {error}") from error
 

@@ -235,8 +235,8 @@ def test_broken_folders_are_one_clear_error(tmp_path):
     assert "cannot be loaded" in refused(lambda folder: (folder / "model.safetensors").write_bytes(b"nothing"))
     assert "size mismatch" in refused(reconfigure(decoder=dense_config().decoder.to_dict() | {"max_positions": 20}))
     long = "\n".join([*PIECES, *["more"] * BINS])
-    assert "28 words, the model rows for 20" in refused(lambda folder: (folder / "vocab.txt").write_text(long))
+    assert "28 words, but the model has rows for 20" in refused(lambda folder: (folder / "vocab.txt").write_text(long))
     with pytest.raises(CaptionerError, match="no dense captioner .*nowhere"):
         load_video_captioner(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="28 pieces, but the model has rows for 20 words"):
+    with pytest.raises(ValueError, match="28 words, but the model has rows for 20"):
         save_video_captioner(tmp_path / "other", dense(), [*PIECES, *["more"] * BINS])

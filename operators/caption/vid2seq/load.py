@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from onlooker.operators.model_folder import save_weights
+from onlooker.operators.model_folder import read_words, save_weights, save_words
 
 from .config import Vid2SeqConfig, Vid2SeqError
 from .model import Vid2Seq
@@ -20,7 +20,6 @@ from .model import Vid2Seq
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_WORDS = "vocab.txt"
 _KIND = "architecture"
 _VID2SEQ = "vid2seq"
 
@@ -47,8 +46,7 @@ def save_vid2seq(
     (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     state = {name: tensor.to("cpu", dtype) for name, tensor in model.state_dict().items()}
     save_weights(state, folder / _WEIGHTS)
-    if pieces is not None:
-        (folder / _WORDS).write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    save_words(folder, pieces or ())
 
 
 def load_vid2seq(folder: str | Path, device: str | torch.device = "cpu") -> Vid2Seq:
@@ -71,8 +69,7 @@ def load_vid2seq(folder: str | Path, device: str | torch.device = "cpu") -> Vid2
 
 def load_pieces(folder: str | Path) -> list[str]:
     """The words of the model in a folder by their ids; none where its words are a T5's."""
-    path = Path(folder) / _WORDS
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return list(read_words(Path(folder)))
 
 
 def build(config: Vid2SeqConfig, state: dict[str, Tensor]) -> Vid2Seq:

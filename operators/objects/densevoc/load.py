@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from onlooker.operators.errors import OnlookerError
-from onlooker.operators.model_folder import Once, Shelf, load_weights, save_model
+from onlooker.operators.model_folder import Once, Shelf, check_words, load_weights, read_words, save_model, save_words
 
 from .model import DenseVoc, DenseVocConfig
 
@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 ARCHITECTURE = "densevoc"
-_VOCABULARY = "vocab.txt"
 
 
 class ObjectModelError(OnlookerError):
@@ -80,13 +79,10 @@ def save_object_model(
     Raises:
         ValueError: there are words, but no captioner with a row for each.
     """
-    _check_words(model, pieces)
+    check_words(pieces, _rows(model))
     folder = Path(folder)
     save_model(folder, ARCHITECTURE, model, model.config.to_dict(), tower=tower, settings=settings, dtype=dtype)
-    if pieces:
-        (folder / _VOCABULARY).write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    else:
-        (folder / _VOCABULARY).unlink(missing_ok=True)
+    save_words(folder, pieces)
 
 
 def load_object_model(name_or_folder: str | Path, device: str = "cpu") -> ObjectModel:
@@ -109,16 +105,14 @@ def read_object_model(folder: Path, device: str = "cpu") -> ObjectModel:
     with _SHELF.reading(folder, ARCHITECTURE) as values:
         model = DenseVoc(DenseVocConfig.from_dict(values["model"]))
         load_weights(model, load_file(folder / "model.safetensors"))
-        tower, settings, words = str(values["tower"]), dict(values["settings"]), folder / _VOCABULARY
-        pieces = tuple(words.read_text(encoding="utf-8").splitlines()) if words.is_file() else ()
-        _check_words(model, pieces)
+        tower, settings, pieces = str(values["tower"]), dict(values["settings"]), read_words(folder)
+        check_words(pieces, _rows(model))
     return ObjectModel(model.to(device).eval().requires_grad_(False), tower, settings, pieces)
 
 
 _loaded = Once(read_object_model)
 
 
-def _check_words(model: DenseVoc, pieces: Sequence[str]) -> None:
-    rows = 0 if model.config.captioner is None else model.config.captioner.vocab_size
-    if len(pieces) > rows:
-        raise ValueError(f"{len(pieces)} words, but the model has rows for {rows}")
+def _rows(model: DenseVoc) -> int:
+    """How many words it has room for."""
+    return 0 if model.config.captioner is None else model.config.captioner.vocab_size

@@ -11,14 +11,21 @@ import torch
 from safetensors.torch import load_file
 
 from onlooker.operators.errors import OnlookerError
-from onlooker.operators.model_folder import Once, Shelf, load_weights, save_model
+from onlooker.operators.model_folder import (
+    VOCABULARY,
+    Once,
+    Shelf,
+    check_words,
+    load_weights,
+    read_words,
+    save_model,
+    save_words,
+)
 
 from .config import PixelLlmConfig
 from .model import PixelLlm
 
 ARCHITECTURE = "pixelllm"
-
-_VOCABULARY = "vocab.txt"
 
 
 class PixelLlmError(OnlookerError):
@@ -26,7 +33,7 @@ class PixelLlmError(OnlookerError):
 
 
 _SHELF = Shelf(
-    Path(__file__).parent / "weights", "PixelLLM", PixelLlmError, ("config.json", "model.safetensors", _VOCABULARY)
+    Path(__file__).parent / "weights", "PixelLLM", PixelLlmError, ("config.json", "model.safetensors", VOCABULARY)
 )
 
 
@@ -74,10 +81,10 @@ def save_pixelllm(
     Raises:
         ValueError: more words than the model has rows for.
     """
-    _check_words(model, pieces)
+    check_words(pieces, model.config.decoder.vocab_size)
     folder = Path(folder)
     save_model(folder, ARCHITECTURE, model, model.config.to_dict(), tower=tower, settings=settings, dtype=dtype)
-    (folder / _VOCABULARY).write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    save_words(folder, pieces)
 
 
 def load_pixelllm(name_or_folder: str | Path, device: str = "cpu") -> StoredPixelLlm:
@@ -100,16 +107,9 @@ def read_pixelllm(folder: Path, device: str = "cpu") -> StoredPixelLlm:
     with _SHELF.reading(folder, ARCHITECTURE) as values:
         model = PixelLlm(PixelLlmConfig.from_dict(values["model"]))
         load_weights(model, load_file(folder / "model.safetensors"))
-        tower, settings = str(values["tower"]), dict(values["settings"])
-        pieces = tuple((folder / _VOCABULARY).read_text(encoding="utf-8").splitlines())
-        _check_words(model, pieces)
+        tower, settings, pieces = str(values["tower"]), dict(values["settings"]), read_words(folder)
+        check_words(pieces, model.config.decoder.vocab_size)
     return StoredPixelLlm(model.to(device).eval().requires_grad_(False), pieces, tower, settings)
 
 
 _loaded = Once(read_pixelllm)
-
-
-def _check_words(model: PixelLlm, pieces: Sequence[str]) -> None:
-    rows = model.config.decoder.vocab_size
-    if len(pieces) > rows:
-        raise ValueError(f"{len(pieces)} words, but the model has rows for {rows}")
