@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,22 +18,19 @@ from onlooker.operators.objects.densevoc.convert import load_reference
 from onlooker.operators.objects.densevoc.roi_align import roi_align
 from onlooker.operators.objects.densevoc.roi_heads import Pooling, RoiHeads
 
-from .goldens import ROOT
+from .goldens import Case, find_files, parametrize_with, require
 
 FAMILY = "dense_voc"
 
 
 def parametrize_files(metafunc: Any, kind: str) -> None:
     """Give a test every file whose name begins with `kind`; without any, None, on which it fails."""
-    files: list[Path | None] = [*sorted((ROOT / FAMILY).glob(f"{kind}*.npz"))] or [None]
-    metafunc.parametrize(kind, files, ids=[file.stem if file else "no-files" for file in files])
+    parametrize_with(metafunc, kind, partial(find_files, FAMILY, kind))
 
 
-def read(file: Path | None) -> dict[str, Any]:
+def read(file: Case | None) -> dict[str, Any]:
     """The arrays of a file; fails where there is none."""
-    assert file is not None, f"no golden file under {ROOT / FAMILY}: nothing was compared"
-    with np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    return require(file, "the detector").arrays
 
 
 def below(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from onlooker.operators.objects.metrics.grounding import Answer, Tube
 from onlooker.operators.objects.metrics.world import Boxes, World
 
-from .goldens import ROOT, Case
+from .goldens import Case, find_files, parametrize_with
 
 FAMILY = "dense_voc"
 
@@ -19,21 +20,18 @@ FAMILY = "dense_voc"
 def find_worlds(kind: str, marker: str) -> list[Case]:
     """The parts of the files whose stem starts with `kind` that hold an array `marker`, with what lies below them."""
     found = []
-    for path in sorted((ROOT / FAMILY).glob(f"{kind}*.npz")):
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        for name in arrays:
+    for whole in find_files(FAMILY, kind):
+        for name in whole.arrays:
             before, _, last = name.rpartition("/")
             if last == marker:
                 prefix = before + "/" if before else ""
-                found.append(Case(path, before or "whole", Case(path, "", arrays).below(prefix)))
+                found.append(Case(whole.file, before or "whole", whole.below(prefix)))
     return found
 
 
 def parametrize_worlds(metafunc: Any, kind: str, marker: str) -> None:
     """Give a test one world each; without any, None, on which it fails."""
-    cases: list[Case | None] = [*find_worlds(kind, marker)] or [None]
-    metafunc.parametrize("case", cases, ids=[str(case) if case else "no-cases" for case in cases])
+    parametrize_with(metafunc, "case", partial(find_worlds, kind, marker))
 
 
 def world(case: Case) -> World:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
+from onlooker.operators.caption.convert_config import decoder_sizes
 from onlooker.operators.caption.git import GitConfig, GitDecoder
-from onlooker.operators.convert.tree import count_layers
 from onlooker.operators.objects.densevoc.association import Association, AssociationConfig
 from onlooker.operators.objects.densevoc.convert import TEXT, load_reference
 from onlooker.operators.objects.densevoc.identity import assign_identities
 from onlooker.operators.objects.densevoc.model import DenseVoc
 from onlooker.operators.objects.densevoc.reference import densevoc_config
 
-from .goldens import ROOT, Case
+from . import goldens
+from .goldens import Case, parametrize_with
 
 FAMILY = "dense_voc"
 DECODER = f"{TEXT}/"
@@ -24,11 +24,7 @@ DECODER = f"{TEXT}/"
 
 def find_files(kind: str) -> list[Case]:
     """Every file whose stem begins with `kind`, each one case."""
-    cases = []
-    for path in sorted((ROOT / FAMILY).glob(f"{kind}*.npz")):
-        with np.load(path, allow_pickle=False) as archive:
-            cases.append(Case(path, "whole", {name: archive[name] for name in archive.files}))
-    return cases
+    return goldens.find_files(FAMILY, kind)
 
 
 def split(file: Case) -> list[Case]:
@@ -39,11 +35,18 @@ def split(file: Case) -> list[Case]:
     return cases
 
 
+def find_parts(*kinds: str) -> list[Case]:
+    """The cases `cN/` of every file of the kinds."""
+    return [case for kind in kinds for file in find_files(kind) for case in split(file)]
+
+
 def parametrize_files(metafunc: Any, *kinds: str) -> None:
     """Give a test one `case` for each file of the kinds; None, on which it fails, for a kind without any."""
-    if "case" in metafunc.fixturenames:
-        cases: list[Case | None] = [case for kind in kinds for case in (find_files(kind) or [None])]
-        metafunc.parametrize("case", cases, ids=[case.file.stem if case else "no-cases" for case in cases])
+
+    def find() -> list[Case | None]:
+        return [case for kind in kinds for case in (find_files(kind) or [None])]
+
+    parametrize_with(metafunc, "case", find)
 
 
 def build_association(tree: dict[str, Any], heads: int) -> Association:
@@ -58,19 +61,8 @@ def build_decoder(tree: dict[str, Any], heads: int, begin: int, end: int) -> Git
     """The text decoder of a tree, whose names may lack that of the decoder."""
     if not any(name.startswith(DECODER) for name in tree):
         tree = {DECODER + name: array for name, array in tree.items()}
-    vocabulary, width = tree[f"{DECODER}embedding/words/embedding"].shape
-    config = GitConfig(
-        vocab_size=vocabulary,
-        visual_width=tree[f"{DECODER}object_feature_projection.0/kernel"].shape[0],
-        hidden_size=width,
-        num_heads=heads,
-        num_layers=count_layers(tree, f"{DECODER}transformer/encoder/layer.", of="a text decoder"),
-        ffn_size=tree[f"{DECODER}transformer/encoder/layer.0/intermediate/dense/bias"].shape[0],
-        max_positions=tree[f"{DECODER}embedding/positions/embedding"].shape[0],
-        begin_token=begin,
-        end_token=end,
-    )
-    decoder = GitDecoder(config)
+    sizes = decoder_sizes(tree, TEXT, "object_feature_projection.0", of="a text decoder")
+    decoder = GitDecoder(GitConfig(**sizes, num_heads=heads, begin_token=begin, end_token=end))
     load_reference(decoder, tree, "captioner")
     return decoder.eval()
 

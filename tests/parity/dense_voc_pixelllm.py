@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from onlooker.operators.caption.convert_config import decoder_sizes
 from onlooker.operators.caption.git import GitConfig, GitDecoder
 from onlooker.operators.objects.pixelllm.convert import load_reference
 from onlooker.operators.objects.pixelllm.model import PixelLlm
 from onlooker.operators.objects.pixelllm.reference import pixelllm_config
 
-from .goldens import ROOT, Case, find_cases
+from .goldens import Case, find_cases, find_files, parametrize_with
 
 FAMILY, PIECES, WHOLE = "dense_voc", "f_pixelllm_pieces", "f_pixelllm_whole"
 BEGIN, END = 1, 2
@@ -38,18 +39,9 @@ def text_decoder(case: Case) -> GitDecoder:
     """The decoder of a case, or the one that lies beside it."""
     if not case.has("num_heads"):
         (case,) = (other for other in find_cases(FAMILY, PIECES, "num_heads", "visual") if other.file == case.file)
-    words, width = case.arrays["p:embedding/words/embedding"].shape
-    config = GitConfig(
-        vocab_size=words,
-        visual_width=case.arrays["visual"].shape[-1],
-        hidden_size=width,
-        num_heads=case.number("num_heads"),
-        num_layers=count(case, r"transformer/encoder/layer\.\d+/attention/output/dense/bias"),
-        ffn_size=case.arrays["p:transformer/encoder/layer.0/intermediate/dense/bias"].size,
-        max_positions=len(case.arrays["p:embedding/positions/embedding"]),
-        begin_token=BEGIN,
-        end_token=END,
-    )
+    tree = {f"textual/{name}": array for name, array in case.below("p:").items()}
+    sizes = decoder_sizes(tree, "textual", "visual_projection.0", of="a text decoder")
+    config = GitConfig(**sizes, num_heads=case.number("num_heads"), begin_token=BEGIN, end_token=END)
     decoder = load_part(case, GitDecoder(config), "decoder", "textual")
     assert isinstance(decoder, GitDecoder)
     return decoder
@@ -63,12 +55,7 @@ def visual(case: Case) -> Tensor:
 
 def parametrize_whole(metafunc: Any) -> None:
     """Give a test one whole model each; without any, None, on which it fails."""
-    cases: list[Case | None] = []
-    for path in sorted((ROOT / FAMILY).glob(f"{WHOLE}*.npz")):
-        with np.load(path, allow_pickle=False) as archive:
-            cases.append(Case(path, "whole", {name: archive[name] for name in archive.files}))
-    cases = cases or [None]
-    metafunc.parametrize("case", cases, ids=[str(case) if case else "no-cases" for case in cases])
+    parametrize_with(metafunc, "case", partial(find_files, FAMILY, WHOLE))
 
 
 def whole(case: Case) -> PixelLlm:

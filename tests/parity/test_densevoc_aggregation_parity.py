@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ from onlooker.operators.objects.densevoc.aggregation import (
 from onlooker.operators.objects.densevoc.identity import assign_identities
 from onlooker.training.objects.caption_loss import track_texts
 
-from .dense_voc_model import find_files, split
-from .goldens import Case, assert_close, require
+from .dense_voc_model import find_files, find_parts
+from .goldens import Case, assert_close, parametrize_with, require
 
 KINDS = ("b_aggregation", "b_frame_sampling_table")
 SOFT = re.compile(r"soft_(consistent|w(-?\d+))/.+")
@@ -35,13 +36,8 @@ KNOWN = re.compile(
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
-    for name, cases in (
-        ("case", [case for file in find_files(KINDS[0]) for case in split(file)]),
-        ("table", find_files(KINDS[1])),
-    ):
-        if name in metafunc.fixturenames:
-            given: list[Case | None] = [*cases] or [None]
-            metafunc.parametrize(name, given, ids=[str(case) if case else "no-cases" for case in given])
+    parametrize_with(metafunc, "case", partial(find_parts, KINDS[0]))
+    parametrize_with(metafunc, "table", partial(find_files, KINDS[1]))
 
 
 def test_every_array_is_compared(case: Case | None, table: Case | None) -> None:

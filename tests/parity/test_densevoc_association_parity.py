@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from onlooker.operators.objects.densevoc.convert import to_reference
 from onlooker.operators.objects.densevoc.identity import assign_identities
 from onlooker.training.objects.association_loss import association_loss, match_identities
 
-from .dense_voc_model import build_association, find_files, split
-from .goldens import Case, assert_close, require
+from .dense_voc_model import build_association, find_files, find_parts
+from .goldens import Case, assert_close, parametrize_with, require
 
 KINDS = ("a_association_net", "a_id_assignment")
 IDS = re.compile(r"ids_thr(\d*\.\d+)")
@@ -26,10 +27,7 @@ KNOWN = re.compile(
 
 def pytest_generate_tests(metafunc: Any) -> None:
     for name, kinds in (("case", KINDS), ("network", KINDS[:1])):
-        if name in metafunc.fixturenames:
-            cases: list[Case | None] = [c for kind in kinds for file in find_files(kind) for c in split(file)]
-            cases = cases or [None]
-            metafunc.parametrize(name, cases, ids=[str(case) if case else "no-cases" for case in cases])
+        parametrize_with(metafunc, name, partial(find_parts, *kinds))
 
 
 def square(case: Case, name: str) -> torch.Tensor:

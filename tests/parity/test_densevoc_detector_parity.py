@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +45,7 @@ from .dense_voc_detector import (
     roi_heads,
     tensor,
 )
+from .goldens import Case
 
 KINDS = {"c_boxes", "c_nms", "c_roi_align", "c_centernet", "d_detector_tiny"}
 SWAPPED = [1, 0, 3, 2]
@@ -58,7 +58,7 @@ def pytest_generate_tests(metafunc: Any) -> None:
         parametrize_files(metafunc, kind)
 
 
-def test_boxes(c_boxes: Path | None) -> None:
+def test_boxes(c_boxes: Case | None) -> None:
     arrays = read(c_boxes)
     weights = tuple(arrays["weights"].tolist())
     anchors, truth = tensor(arrays["anchors"]), tensor(arrays["gt"])
@@ -72,7 +72,7 @@ def test_boxes(c_boxes: Path | None) -> None:
     assert_near(giou_loss(tensor(arrays["ltrb_a"]), tensor(arrays["ltrb_b"])), arrays["giou_loss"])
 
 
-def test_assignment(c_boxes: Path | None) -> None:
+def test_assignment(c_boxes: Case | None) -> None:
     arrays = read(c_boxes)
     match = best_match(tensor(arrays["iou_with_degenerate_in"]), tensor(arrays["anchors"]))
     for name, thresholds, labels in (("assign1", (0.6,), (0, 1)), ("assign2", (0.3, 0.7), (0, -1, 1))):
@@ -80,7 +80,7 @@ def test_assignment(c_boxes: Path | None) -> None:
         assert label_overlaps(match.iou, thresholds, labels).tolist() == arrays[f"{name}_label"].tolist()
 
 
-def test_suppression(c_nms: Path | None) -> None:
+def test_suppression(c_nms: Case | None) -> None:
     arrays = read(c_nms)
     cases = sorted({match[0] for name in arrays if (match := re.match(r"c\d+/", name))})
     assert len(cases) == arrays["num_cases"]
@@ -98,7 +98,7 @@ def test_suppression(c_nms: Path | None) -> None:
         np.testing.assert_array_equal(kept.which[kept.valid], given["padded_idx"][kept.valid])
 
 
-def test_roi_align_of_one_map(c_roi_align: Path | None) -> None:
+def test_roi_align_of_one_map(c_roi_align: Case | None) -> None:
     arrays = read(c_roi_align)
     expected = arrays["single_out"]
     pooled = roi_align(
@@ -111,7 +111,7 @@ def test_roi_align_of_one_map(c_roi_align: Path | None) -> None:
     assert_near(pooled[0].view(expected.shape), expected)
 
 
-def test_roi_align_of_a_pyramid(c_roi_align: Path | None) -> None:
+def test_roi_align_of_a_pyramid(c_roi_align: Case | None) -> None:
     arrays = read(c_roi_align)
     strides = arrays["ml_strides"].tolist()
     boxes = tensor(arrays["ml_boxes"])
@@ -123,7 +123,7 @@ def test_roi_align_of_a_pyramid(c_roi_align: Path | None) -> None:
         assert_near(pooled.view(expected.shape), expected)
 
 
-def test_box_heads(d_detector_tiny: Path | None) -> None:
+def test_box_heads(d_detector_tiny: Case | None) -> None:
     """Detections and raw outputs of regions, by one head and by cascades."""
     arrays = read(d_detector_tiny)
     shared = below(arrays, "roi_heads/")
@@ -141,7 +141,7 @@ def test_box_heads(d_detector_tiny: Path | None) -> None:
         np.testing.assert_array_equal((found.scores > 0).sum(1), own["num_detections"])
 
 
-def test_box_head(d_detector_tiny: Path | None) -> None:
+def test_box_head(d_detector_tiny: Case | None) -> None:
     arrays = below(read(d_detector_tiny), "box_head/")
     regions = tensor(arrays["in"]).flatten(2, 3)
     heads = RoiHeads(head_config(arrays, regions.shape[-1]), regions.shape[-1])
@@ -151,7 +151,7 @@ def test_box_head(d_detector_tiny: Path | None) -> None:
     assert_near(deltas, arrays["box_deltas"])
 
 
-def test_proposal_head(d_detector_tiny: Path | None) -> None:
+def test_proposal_head(d_detector_tiny: Case | None) -> None:
     arrays = below(read(d_detector_tiny), "centernet_head/")
     levels = [channels_first(level) for level in by_number(arrays, "in")]
     layers = len([name for name in arrays if re.match(r"p:bbox_tower/\d+/kernel", name)])
@@ -164,7 +164,7 @@ def test_proposal_head(d_detector_tiny: Path | None) -> None:
         assert_near(maps.reaches[number].movedim(1, -1), arrays[f"box_reg{number}"])
 
 
-def test_proposals(c_centernet: Path | None) -> None:
+def test_proposals(c_centernet: Case | None) -> None:
     """Peaks, and what suppression leaves of the longest list of them."""
     arrays = read(c_centernet)
     strides = arrays["strides"].tolist()
@@ -182,7 +182,7 @@ def test_proposals(c_centernet: Path | None) -> None:
     assert_near(kept.scores, arrays["proposals_scores"])
 
 
-def test_backbone(d_detector_tiny: Path | None) -> None:
+def test_backbone(d_detector_tiny: Case | None) -> None:
     arrays = below(read(d_detector_tiny), "backbone/")
     backbone = SimplePyramid(backbone_config(arrays), arrays["level0"].shape[-1]).eval()
     load(backbone, "backbone", arrays)
@@ -194,7 +194,7 @@ def test_backbone(d_detector_tiny: Path | None) -> None:
         assert_near(level.movedim(1, -1), arrays[f"level{number}"], 1e-4)
 
 
-def test_final_detections(c_nms: Path | None) -> None:
+def test_final_detections(c_nms: Case | None) -> None:
     """Decoding, clipping, thresholds, suppression and filling, from stored scores."""
     arrays = read(c_nms)
     anchors, deltas = (tensor(arrays[f"final/{name}_yxyx"])[..., SWAPPED] for name in ("anchors", "deltas"))
@@ -213,7 +213,7 @@ def test_final_detections(c_nms: Path | None) -> None:
             assert (found.scores[0] > 0).sum() == expected["num_detections"][image]
 
 
-def test_targets_of_cells(c_centernet: Path | None) -> None:
+def test_targets_of_cells(c_centernet: Case | None) -> None:
     arrays = read(c_centernet)
     strides = arrays["strides"].tolist()
     shapes = proposal_maps(arrays).shapes()
@@ -224,7 +224,7 @@ def test_targets_of_cells(c_centernet: Path | None) -> None:
     assert_near(wanted.reach, arrays["gt_reg"])
 
 
-def test_losses_of_proposals(c_centernet: Path | None) -> None:
+def test_losses_of_proposals(c_centernet: Case | None) -> None:
     arrays = read(c_centernet)
     maps = proposal_maps(arrays)
     strides, ranges = arrays["strides"].tolist(), arrays["fpn_range"].tolist()
@@ -237,7 +237,7 @@ def test_losses_of_proposals(c_centernet: Path | None) -> None:
     assert_near(total, arrays["loss_total_loss"])
 
 
-def test_losses_of_regions(d_detector_tiny: Path | None) -> None:
+def test_losses_of_regions(d_detector_tiny: Case | None) -> None:
     """From the stored regions and matches; and the matches and outputs themselves, which the weights must give."""
     arrays = read(d_detector_tiny)
     shared = below(arrays, "roi_heads/")

@@ -11,14 +11,13 @@ import pytest
 from onlooker.operators.objects.linking import NONE
 from onlooker.operators.objects.window import Seen, Window, WindowRules
 
-from .goldens import Case, find_cases, require
+from .goldens import Case, parametrize, require
 
 IDS = re.compile(r"ids_thr(\d*\.\d+)")
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
-    cases: list[Case | None] = [*find_cases("dense_voc", "a_id_assignment", "asso_scores", "identity")] or [None]
-    metafunc.parametrize("case", cases, ids=[str(case) if case else "no-cases" for case in cases])
+    parametrize(metafunc, "dense_voc", "a_id_assignment", "asso_scores", "identity")
 
 
 def frame(number: int, count: int) -> Seen:

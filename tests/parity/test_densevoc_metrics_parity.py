@@ -5,14 +5,13 @@ METEOR is compared where Java and the jar are there; where they are not, what is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from onlooker.operators.caption.metrics.cider import cider
-from onlooker.operators.caption.metrics.meteor import Meteor, MeteorUnavailable
+from onlooker.operators.caption.metrics.meteor import Meteor
 from onlooker.operators.objects.metrics.chota import (
     HOTA_THRESHOLDS,
     Scorer,
@@ -39,17 +38,6 @@ KINDS = {
 def pytest_generate_tests(metafunc: Any) -> None:
     if "case" in metafunc.fixturenames:
         parametrize_worlds(metafunc, *KINDS[metafunc.definition.name])
-
-
-@pytest.fixture(scope="module")
-def meteor() -> Iterator[Meteor | None]:
-    try:
-        scorer = Meteor()
-    except MeteorUnavailable:
-        yield None
-        return
-    with scorer:
-        yield scorer
 
 
 def scorers_of(group: str, meteor: Meteor | None) -> dict[str, Scorer]:

@@ -6,7 +6,7 @@ A case is known by the arrays it holds. Where Java is missing, what needs it is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from onlooker.operators.caption.metrics.cider import cider
 from onlooker.operators.caption.metrics.dense import VideoCaptions, evaluate_dense_captions, match_captions
 from onlooker.operators.caption.metrics.detections import IOU_THRESHOLDS, interval_iou, score_detections
 from onlooker.operators.caption.metrics.evaluator import evaluate_predictions
-from onlooker.operators.caption.metrics.meteor import Meteor, MeteorUnavailable
+from onlooker.operators.caption.metrics.meteor import Meteor
 from onlooker.operators.caption.metrics.paragraph import evaluate_paragraphs
 from onlooker.operators.caption.metrics.ptb import tokenize
 from onlooker.operators.caption.metrics.soda import align
@@ -29,17 +29,6 @@ PURE, JAVA = 1e-9, 1e-6
 
 def pytest_generate_tests(metafunc: Any) -> None:
     parametrize(metafunc, "streaming_dvc", "metrics")
-
-
-@pytest.fixture(scope="module")
-def meteor() -> Iterator[Meteor | None]:
-    try:
-        scorer = Meteor()
-    except MeteorUnavailable:
-        yield None
-        return
-    with scorer:
-        yield scorer
 
 
 def given(case: Case, name: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,27 +12,19 @@ from onlooker.operators.localize.unloc.convert import load_reference
 from onlooker.operators.localize.unloc.model import Unloc
 from onlooker.operators.localize.unloc.reference import unloc_config
 
-from .goldens import ROOT, Case
+from .goldens import Case, find_files, parametrize_with
 
 FAMILY = "unloc"
 
 
 def find_models(*needed: str) -> list[Case]:
     """All models that hold the arrays `needed`."""
-    cases = []
-    for path in sorted((ROOT / FAMILY).glob("model_*.npz")):
-        with np.load(path, allow_pickle=False) as archive:
-            case = Case(path, "whole", {name: archive[name] for name in archive.files})
-        if case.has(*needed):
-            cases.append(case)
-    return cases
+    return find_files(FAMILY, "model_", *needed)
 
 
 def parametrize_models(metafunc: Any) -> None:
     """Give a test one model each; without any, None, on which it fails."""
-    if "case" in metafunc.fixturenames:
-        cases: list[Case | None] = [*find_models()] or [None]
-        metafunc.parametrize("case", cases, ids=[case.file.stem if case else "no-cases" for case in cases])
+    parametrize_with(metafunc, "case", find_models)
 
 
 def options(case: Case) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from onlooker.operators.localize.unloc.sampling import Anchors, Sampling, anchors
 
-from .goldens import ROOT, Case
+from .goldens import ROOT, Case, parametrize_with, read_arrays
 
 FAMILY = "unloc"
 
@@ -24,11 +25,10 @@ def find_tables(stem: str, kind: str, *needed: str) -> list[Case]:
     cases = []
     for path in sorted((ROOT / FAMILY).glob(f"{stem}*.npz")):
         grouped: dict[str, dict[str, Any]] = {}
-        with np.load(path, allow_pickle=False) as archive:
-            for key in archive.files:
-                match = re.fullmatch(rf"({kind}(?:/.+)?)/((?:in|out)/.+)", key) or re.fullmatch(rf"({kind})/(.+)", key)
-                if match:
-                    grouped.setdefault(match[1], {})[match[2]] = archive[key]
+        for key, array in read_arrays(path).items():
+            match = re.fullmatch(rf"({kind}(?:/.+)?)/((?:in|out)/.+)", key) or re.fullmatch(rf"({kind})/(.+)", key)
+            if match:
+                grouped.setdefault(match[1], {})[match[2]] = array
         cases += [Case(path, name.replace("/", "-"), a) for name, a in grouped.items() if all(n in a for n in needed)]
     return cases
 
@@ -36,9 +36,7 @@ def find_tables(stem: str, kind: str, *needed: str) -> list[Case]:
 def parametrize_tables(metafunc: Any, stem: str, **kinds: str) -> None:
     """Give a test one case each for the argument named after its kind; without any, None, on which the test fails."""
     for argument, kind in kinds.items():
-        if argument in metafunc.fixturenames:
-            cases: list[Case | None] = [*find_tables(stem, kind)] or [None]
-            metafunc.parametrize(argument, cases, ids=[str(case) if case else "no-cases" for case in cases])
+        parametrize_with(metafunc, argument, partial(find_tables, stem, kind))
 
 
 def settings(case: Case, name: str) -> dict[str, Any]:

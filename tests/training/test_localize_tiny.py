@@ -35,11 +35,6 @@ SMALL = LocalizeTinyRecipe(
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def loss(model: Unloc, recipe: LocalizeTinyRecipe) -> float:
     """On windows that training did not draw."""
     windows, rng = SceneWindows(small_bank(), recipe.scenes), np.random.default_rng(99)

@@ -31,11 +31,6 @@ RECIPE = DenseVocRecipe(
 PARTS = ("backbone", "proposal_generator", "roi_heads", "association", "captioner")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def sample() -> Sample:
     """Two frames of two rectangles, the second of which is missing in the second frame, with all labels."""
     pictures = torch.full((2, 64, 64, 3), 90.0)

@@ -31,11 +31,6 @@ FRAMES = 8
 SHORT = ObjectsTraining(steps=40, pictures=4, frames=FRAMES, rate=LearningRate(5e-3, 5, cosine_steps=40), average=0.9)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def caches(tmp_path_factory: pytest.TempPathFactory) -> tuple[ViewCache, ViewCache]:
     """16 pictures, and 4 clips of 8 frames."""

@@ -20,7 +20,6 @@ SIZE = (224, 224)
 
 @pytest.fixture(scope="module")
 def tiny() -> ObjectModel:
-    torch.set_num_threads(1)
     return load_object_model("tiny")
 
 
