@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -58,17 +59,23 @@ def _detection(arguments: argparse.Namespace, root: Path) -> str:
     return detection(root, arguments.model, arguments.tower)
 
 
+@cache
+def _bank(root: Path, split: str) -> ObjectBank:
+    """The photographs of a split, opened once for all sections."""
+    return ObjectBank.flickr(root, split)
+
+
 def _association(arguments: argparse.Namespace, root: Path) -> str:
     from objects_association import association
 
-    bank = ObjectBank.flickr(root, arguments.split)
+    bank = _bank(root, arguments.split)
     return association(bank, arguments.model, arguments.tower, arguments.scenes, FIRST_SEED[arguments.split])
 
 
 def _captions(arguments: argparse.Namespace, root: Path) -> str:
     from objects_captions import captions
 
-    bank = ObjectBank.flickr(root, arguments.split)
+    bank = _bank(root, arguments.split)
     parts = (arguments.model, arguments.tower, arguments.captioner)
     return captions(bank, *parts, arguments.scenes, FIRST_SEED[arguments.split])
 
@@ -76,7 +83,7 @@ def _captions(arguments: argparse.Namespace, root: Path) -> str:
 def _cost(arguments: argparse.Namespace, root: Path) -> str:
     from objects_cost import cost
 
-    bank = ObjectBank.flickr(root, arguments.split)
+    bank = _bank(root, arguments.split)
     parts = (arguments.model, arguments.tower, arguments.captioner)
     return cost(bank, *parts, arguments.minutes, FIRST_SEED[arguments.split])
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 from common import table
@@ -152,10 +153,15 @@ def _truth(result: _Result, bank: ObjectBank) -> list[object]:
     others = (np.array(result.photographs)[:, None] + rng.integers(1, len(bank), (len(own), _OTHERS))) % len(bank)
     random = [bank.captions[photograph] for photograph in others[:, 0].tolist()]
     scores = [corpus_bleu(result.texts, references)[3] for references in (own, random)]
+
+    @cache
+    def bleu(text: str, photograph: int) -> float:
+        return sentence_bleu(text, bank.captions[photograph])
+
     wins = np.array(
         [
-            np.mean([sentence_bleu(text, mine) > sentence_bleu(text, bank.captions[other]) for other in row])
-            for text, mine, row in zip(result.texts, own, others.tolist(), strict=True)
+            np.mean([bleu(text, mine) > bleu(text, other) for other in row])
+            for text, mine, row in zip(result.texts, result.photographs, others.tolist(), strict=True)
         ]
     )
     drawn = wins[rng.integers(0, len(wins), (2000, len(wins)))].mean(1)
