@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
+from onlooker.training.files import whole_file
 from onlooker.training.objects.bank import ObjectBank
 from onlooker.training.objects.pseudo_video import DrawnFrame, SceneOptions, ScenePlan, draw_frames, plan_scene
 
@@ -85,12 +86,8 @@ def write_objects(
     path = Path(path)
     plan = plan_scene(bank, np.random.default_rng(seed), options)
     seen: list[list[SeenBox]] = [[] for _ in plan.objects]
-    partial = path.with_name(path.name + ".part")
-    try:
-        _encode(_noted(draw_frames(bank, plan, options), seen, options), partial, options, crf)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        _encode(_noted(draw_frames(bank, plan, options), seen, options), part, options, crf)
     truth = _truth(bank, plan, seen, path.name, options, seed)
     path.with_suffix(".json").write_text(json.dumps(asdict(truth), ensure_ascii=False) + "\n", encoding="utf-8")
     return truth

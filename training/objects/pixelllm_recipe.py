@@ -20,6 +20,7 @@ from onlooker.operators.caption.wordpiece import WordPiece
 from onlooker.operators.objects.pixelllm.load import save_pixelllm
 from onlooker.operators.objects.pixelllm.model import PixelLlm
 from onlooker.operators.tower import Tower, load_tower
+from onlooker.training.files import whole_file
 from onlooker.training.flickr import data_root
 from onlooker.training.objects.pixelllm_tiny import (
     FinderData,
@@ -59,7 +60,8 @@ def open_finder_data(data: Path, cache: Path, split: str, words: WordPiece, towe
             seen = tower.encode_frames(tower.preprocess(pictures), batch=_BATCH, maps=True)
             tokens.append(seen.tokens.numpy().astype(np.float16))
             fine.append(seen.maps[-2].numpy().astype(np.float16))
-        np.savez(path, tokens=np.concatenate(tokens), fine=np.concatenate(fine))
+        with whole_file(path) as part, part.open("wb") as file:
+            np.savez(file, tokens=np.concatenate(tokens), fine=np.concatenate(fine))
     with np.load(path) as stored:
         return FinderData(stored["tokens"], stored["fine"], photographs, words)
 

@@ -29,6 +29,7 @@ from onlooker.operators.tower import Tower, load_tower
 from onlooker.training.bleu import sentence_bleu
 from onlooker.training.captioner import Trainer, own_captioner
 from onlooker.training.captions import Batch, Batches, CaptionerRecipe, Split
+from onlooker.training.files import whole_file
 from onlooker.training.objects.bank import ObjectBank
 from onlooker.training.objects.pseudo_video import PHOTOGRAPHS, draw_scene
 
@@ -171,7 +172,8 @@ def draw_scenes(
         if scene % 100 == 99:
             say(f"{scene + 1} of {recipe.scenes} scenes")
     tokens.flush()
-    place.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
+    with whole_file(place) as part:
+        part.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
     return _read_scenes(folder)
 
 

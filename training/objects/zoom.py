@@ -78,7 +78,8 @@ def zoom_photograph(
         size: S.
     """
     height, width = photograph.shape[:2]
-    image = torch.from_numpy(np.ascontiguousarray(photograph)).permute(2, 0, 1)[None].float()  # 1, 3, H, W
+    # A copy, for what a file was decoded to may be read only, which torch does not know.
+    image = torch.from_numpy(photograph.copy()).permute(2, 0, 1)[None].float()  # 1, 3, H, W
     shown = np.zeros((frames, size, size, 3), np.uint8)
     moved = np.zeros((frames, *boxes.shape), np.float32)
     for t, share in enumerate(np.linspace(0, 1, frames)):
