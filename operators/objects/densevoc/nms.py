@@ -73,7 +73,7 @@ def padded_nms(boxes: Tensor, limit: int, threshold: float, classes: Tensor | No
 
 
 def _iou(one: Tensor, other: Tensor) -> Tensor:
-    """(N, 4), (M, 4) -> (N, M): `pairwise_iou` with the reference's epsilon, which tells where boxes have no area."""
+    """(N, 4), (M, 4) -> (N, M): `pairwise_iou` with the reference's epsilon, which tells in the tiniest boxes."""
     common = intersections(one, other)
     return common / (areas(one)[:, None] + areas(other)[None] - common + _EPS)
 
