@@ -23,7 +23,8 @@ from common import publish, table
 from PIL import Image
 
 from onlooker.operators.objects.finding import CropReferrer, Place, load_referrer
-from onlooker.operators.objects.pixelllm.refer import PixelReferrer, load_pixel_referrer
+from onlooker.operators.objects.pixelllm.finder import Finder, load_finder
+from onlooker.operators.tower import Tower, load_tower
 from onlooker.training.flickr import data_root
 from onlooker.training.objects.pixelllm_words import expressions, ious, read_boxed
 
@@ -54,7 +55,10 @@ def main() -> None:
         f"Flickr8k {args.split}": _flickr(root, args.split, args.photographs, rng),
         "coco_mini": _coco(root, args.photographs, rng),
     }
-    methods = _methods(load_pixel_referrer(args.model), load_referrer(args.detector) if args.detector else None)
+    finder, tower = load_finder(args.model)
+    crops = load_referrer(args.detector, pointer=None) if args.detector else None
+    voted = load_referrer(args.detector, pointer=args.model) if args.detector else None
+    methods = _methods(finder, load_tower(tower, None, "image"), crops, voted)
     rows = [[name, *_row(method, worlds)] for name, method in methods.items()]
     sizes = [f"{name} ({len(items)})" for name, items in worlds.items()]
     titles = [part for size in sizes for part in (f"{size}: found", "95 %", "left/right")]
@@ -89,20 +93,33 @@ def _coco(root: Path, count: int, rng: np.random.Generator) -> list[Item]:
     return [items[row] for row in rng.permutation(len(items))[:count]]
 
 
-def _methods(pixel: PixelReferrer, crops: CropReferrer | None) -> dict[str, Method]:
-    """Each says where something is; the twin looks at the picture turned by half a turn."""
+def _methods(finder: Finder, tower: Tower, crops: CropReferrer | None, voted: CropReferrer | None) -> dict[str, Method]:
+    """Each says where something is; the twin looks at the picture turned by half a turn.
+
+    Args:
+        finder: of a PixelLLM.
+        tower: the finder's, with its image side.
+        crops: the objects of a detector, compared with the words by a tower alone.
+        voted: the same with the finder's vote, as `onlooker find` has it.
+    """
 
     def best(places: list[Place]) -> Box:
         return places[0].box if places else _WHOLE
+
+    def pointed(picture: RGB, words: str) -> Box:
+        seen = tower.encode_frames(tower.preprocess([picture]), batch=1, maps=True)
+        return finder.point(seen, words) or _WHOLE
 
     methods: dict[str, Method] = {"whole picture": lambda path, words: _WHOLE}
     if crops is not None:
         compared = functools.cache(lambda path, words: crops.refer(_read(path), words))
         methods["largest object of the detector"] = lambda path, words: _largest(compared(path, words))
         methods["objects of the detector, cut out"] = lambda path, words: best(compared(path, words))
-    methods["PixelLLM"] = lambda path, words: best(pixel.refer(_read(path), words))
-    methods["PixelLLM that sees the picture turned"] = lambda path, words: best(
-        pixel.refer(np.ascontiguousarray(_read(path)[::-1, ::-1]), words)
+    if voted is not None:
+        methods["objects cut out, with PixelLLM's vote"] = lambda path, words: best(voted.refer(_read(path), words))
+    methods["PixelLLM"] = lambda path, words: pointed(_read(path), words)
+    methods["PixelLLM that sees the picture turned"] = lambda path, words: pointed(
+        np.ascontiguousarray(_read(path)[::-1, ::-1]), words
     )
     return methods
 

@@ -201,7 +201,7 @@ def load_referrer(
     from ..tower import load_tower
     from .densevoc.load import load_object_model
     from .detecting import FrameDetector
-    from .pixelllm.finder import load_finder, tower_features
+    from .pixelllm.finder import load_finder
 
     loaded = load_object_model(model, device)
     detector = FrameDetector(loaded, 1, device)
@@ -217,10 +217,7 @@ def load_referrer(
         view = tuple(np.ascontiguousarray(level[0].permute(1, 2, 0).numpy()) for level in seen.maps)
         [found] = detector.detect([view], _MOST_OBJECTS)
         sure = found.scores >= least
-        pointed = None
-        if finder is not None:
-            x0, y0, x1, y1 = finder.find(tower_features(seen.tokens, seen.maps[-2]), [words])[0, 0].tolist()
-            pointed = (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+        pointed = None if finder is None else finder.point(seen, words)
         return Proposed(found.boxes[sure], found.scores[sure], pointed)
 
     threshold = _UNPOINTED_THRESHOLD if finder is None else _THRESHOLD

@@ -1,43 +1,51 @@
-"""The embedded PixelLLM finds things in pictures by words."""
+"""The embedded PixelLLM points in pictures at what words name."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from onlooker.operators.objects.pixelllm.finder import load_finder
 from onlooker.operators.objects.pixelllm.load import PixelLlmError
-from onlooker.operators.objects.pixelllm.refer import PixelReferrer, load_pixel_referrer
+from onlooker.operators.tower import load_tower
 from onlooker.training.objects.pixelllm_words import expressions, ious, read_boxed
+
+Point = Callable[[npt.NDArray[np.uint8], str], tuple[float, float, float, float] | None]
 
 
 @pytest.fixture(scope="module")
-def referrer() -> PixelReferrer:
-    return load_pixel_referrer("tiny")
+def point() -> Point:
+    finder, name = load_finder("tiny")
+    tower = load_tower(name, None, "image")
+    return lambda picture, words: finder.point(
+        tower.encode_frames(tower.preprocess([picture]), batch=1, maps=True), words
+    )
 
 
-def test_one_place_inside_the_picture(referrer: PixelReferrer) -> None:
+def test_one_box_inside_the_picture(point: Point) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
-    [place] = referrer.refer(picture, "the dog on the left")
-    x0, y0, x1, y1 = place.box
-    assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1 and np.isfinite(place.score)
-    assert referrer.refer(picture, "the dog on the left") == [place]
-    [other] = referrer.refer(picture, "the dog on the right")
-    assert sum(other.box[::2]) > sum(place.box[::2])
-    long = "the dog " * 40  # more words than the model has places for
-    assert len(referrer.refer(picture, long)) <= 1
+    box, other = point(picture, "the dog on the left"), point(picture, "the dog on the right")
+    assert box is not None and other is not None
+    x0, y0, x1, y1 = box
+    assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+    assert point(picture, "the dog on the left") == box
+    assert sum(other[::2]) > sum(box[::2])
+    point(picture, "the dog " * 40)  # more words than the model has places for
 
 
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(PixelLlmError, match="did you mean 'tiny'"):
-        load_pixel_referrer("tine")
+        load_finder("tine")
 
 
 @pytest.mark.data
-def test_things_in_photographs_are_found(referrer: PixelReferrer) -> None:
+def test_things_in_photographs_are_found(point: Point) -> None:
     """Against boxes of the teacher, on photographs of the dev split; the twin sees them turned by half a turn."""
     root = Path(os.environ["ONLOOKER_DATA"])
     photographs = read_boxed(root, "dev")
@@ -52,7 +60,6 @@ def test_things_in_photographs_are_found(referrer: PixelReferrer) -> None:
         found = []
         for name, one in told:
             picture = np.asarray(Image.open(root / "flickr8k" / "images" / name).convert("RGB"))[::step, ::step]
-            places = referrer.refer(np.ascontiguousarray(picture), one.text)
-            found.append(places[0].box if places else (0.0, 0.0, 0.0, 0.0))
+            found.append(point(np.ascontiguousarray(picture), one.text) or (0.0, 0.0, 0.0, 0.0))
         shares.append(float((ious(np.array(found, np.float32), truth) > 0.5).mean()))
     assert shares[0] > 0.65 and shares[1] < 0.5 * shares[0], shares

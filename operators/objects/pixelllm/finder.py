@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,13 @@ from .load import load_pixelllm
 from .model import ImageFeatures, PixelLlm
 from .points import points_to_boxes
 
+if TYPE_CHECKING:
+    from onlooker.operators.tower import TowerOutput
+
 CANVAS = (224, 224)
 """(height, width) in pixels that locations are told in to the model; frames themselves may have any size."""
+FINE_MAP = -2
+"""Which of a tower's maps is read beside the tokens: the one before the last."""
 _CODE = 16
 """Frequencies of the places' code, per axis and phase."""
 
@@ -86,6 +91,14 @@ class Finder:
         tokens, context = tokens.expand(batch, -1, -1), context.expand(batch, -1, -1)
         boxes, _ = self.model.refer(features, visual, tokens, context)
         return _relative(boxes)
+
+    def point(self, seen: TowerOutput, words: str) -> tuple[float, float, float, float] | None:
+        """The box (x0, y0, x1, y1 in 0..1) of what words name in the one frame that was seen, with the tower's maps.
+
+        None if it has no extent; see `find`.
+        """
+        x0, y0, x1, y1 = self.find(tower_features(seen.tokens, seen.maps[FINE_MAP]), [words])[0, 0].tolist()
+        return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
     @torch.no_grad()
     def ground(self, features: ImageFeatures, caption: str) -> list[Word]:
