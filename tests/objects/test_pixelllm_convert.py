@@ -60,8 +60,8 @@ def test_a_checkpoint_becomes_a_folder(
     for one in (model, stored.model):
         features = one.encode_images(images)
         seen = one.see(features, boxes)
-        found, read = one.refer(features, seen, tokens)
-        answers.append([seen, found, *one.masks(features, found, seen, read.words), one.caption(seen, 8).tokens])
+        found, words = one.refer(features, seen, tokens)
+        answers.append([seen, found, *one.masks(features, found, seen, words), one.caption(seen, 8).tokens])
     for own, theirs in zip(*answers, strict=True):
         torch.testing.assert_close(own, theirs)
 

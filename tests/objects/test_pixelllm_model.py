@@ -67,8 +67,8 @@ def test_a_box_a_text_and_a_mask() -> None:
     captions = model.caption(seen, 8, beam=3, per_beam=1)
     assert captions.tokens.shape == (2, 3, 8) and captions.scores.shape == (2, 3)
     tokens = model.caption(seen, 8).tokens
-    found, read = model.refer(features, seen, tokens)
-    masks, quality = model.masks(features, found, seen, read.words)
+    found, words = model.refer(features, seen, tokens)
+    masks, quality = model.masks(features, found, seen, words)
     assert masks.shape == (2, 3, 12, 12) and quality.shape == (2, 3)
     # Each location is its own: alone it gets the same answer.
     alone = model.see(features, boxes[:, 1:2])

@@ -265,9 +265,9 @@ def test_whole_model(case: Case | None) -> None:
     words = model.read(unwritten, seen, context).words
     assert_network(model.word_points(words, features), case.tensor("fwd/point_coords"))
     assert_network(model.relative_points(words, features)[1], case.tensor("fwd/point_logits"))
-    boxes, read = model.refer(features, seen, tokens, context)
-    assert_network(read.words, case.tensor("text_feats"))
-    assert_network(model.word_points(read.words, features), case.tensor("word_points"))
+    boxes, words = model.refer(features, seen, tokens, context)
+    assert_network(words, case.tensor("text_feats"))
+    assert_network(model.word_points(words, features), case.tensor("word_points"))
     assert torch.equal(model.located(points.pad_after_end(tokens, END)), case.tensor("word_point_valid"))
     assert_network(boxes, case.tensor("refer_boxes"))
 

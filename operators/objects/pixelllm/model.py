@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from onlooker.operators.caption.git import Context, GitDecoder, TextState
 from onlooker.operators.caption.search import beam_search, greedy_search
-from onlooker.operators.tower.vit import PIXEL_MEAN, PIXEL_STD
+from onlooker.operators.tower.vit import PIXEL_MEAN, PIXEL_STD, normalize
 
 from .adapter import MaskAdapter, PromptAdapter
 from .config import PixelLlmConfig
@@ -207,8 +207,8 @@ class PixelLlm(nn.Module):
 
     def refer(
         self, features: ImageFeatures, visual: Tensor, tokens: Tensor, context: Tensor | None = None
-    ) -> tuple[Tensor, Read]:
-        """Where expressions are: boxes (B, N, 4) in pixels, and what became of the texts.
+    ) -> tuple[Tensor, Tensor]:
+        """Where expressions are: boxes (B, N, 4) in pixels, and the features of their words, see `words`.
 
         Args:
             features: of B pictures.
@@ -217,8 +217,8 @@ class PixelLlm(nn.Module):
             context: (B, N, P) the questions, in training the expressions themselves after "where is" with an end.
         """
         tokens = pad_after_end(tokens, self.config.decoder.end_token)
-        read = self.read(tokens, visual, context)
-        return word_boxes(self.word_points(read.words, features), self.located(tokens)), read
+        words = self.words(tokens, visual, context)
+        return word_boxes(self.word_points(words, features), self.located(tokens)), words
 
     def masks(self, features: ImageFeatures, boxes: Tensor, visual: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """Masks of boxes (B, N, 4) about which a text was read: logits (B, N, h, w), expected IoUs (B, N).
@@ -262,7 +262,7 @@ def prepare(
     std: tuple[float, ...],
 ) -> Tensor:
     """Normalised pictures (B, *size, 3); padding is 0, so that it looks like the mean colour."""
-    x = (images.float() - images.new_tensor(mean, dtype=torch.float32)) / images.new_tensor(std, dtype=torch.float32)
+    x = normalize(images, mean, std)
     if valid is not None:
         x = x * valid[..., None]
     return resize_map(x, size, "bilinear")
