@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from onlooker.operators.caption.git import GitConfig
+from onlooker.operators.objects.densevoc.config import tuples
 
 Fuse = Literal["concat", "sum"]
 
@@ -225,9 +226,5 @@ class PixelLlmConfig:
         }
         for name, kind in parts.items():
             if isinstance(values.get(name), dict):
-                values[name] = kind(**{key: _frozen(value) for key, value in values[name].items()})
-        return PixelLlmConfig(**{key: _frozen(value) for key, value in values.items()})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+                values[name] = kind(**tuples(values[name]))
+        return PixelLlmConfig(**tuples(values))

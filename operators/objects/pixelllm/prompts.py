@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .map_head import cell_centres
+
 _NEGATIVE, _POSITIVE, _TOP_LEFT, _BOTTOM_RIGHT = range(4)
 NOT_A_POINT = -1
 """Label of a point that only fills a place."""
@@ -62,12 +64,8 @@ class PromptEncoder(nn.Module):
 
     def grid_code(self, grid: tuple[int, int]) -> Tensor:
         """(h, w, C): the codes of the centres of a map's cells."""
-        device = self.no_mask_embed.device
-        rows = (torch.arange(grid[0], device=device) + 0.5) / grid[0]
-        columns = (torch.arange(grid[1], device=device) + 0.5) / grid[1]
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
-        code: Tensor = self.pe_layer(torch.stack([x, y], -1))
-        return code
+        code: Tensor = self.pe_layer(cell_centres(*grid).to(self.no_mask_embed))
+        return code.view(*grid, -1)
 
     def _code(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         """Codes of pixels' centres."""
