@@ -22,17 +22,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..caption.load import CaptionerError
-from ..model_folder import Shelf, load_weights, save_weights
+from ..model_folder import load_weights, save_weights
 from ..packets import FloatArray
 from .bank import spread
 from .densevoc.roi_align import roi_align
 
 if TYPE_CHECKING:
-    from ..caption.captioner import Captioner, CaptionModel
+    from ..caption.captioner import CaptionModel
 
 __all__ = ["RegionCaptioner", "load_region_captioner", "region_tokens", "save_region_captioner"]
 
-_SHELF = Shelf(Path(__file__).parent / "caption_weights", "captioner of regions", CaptionerError)
 _BASE, _SIZE, _VIEWS = "base", "size", "views"
 
 
@@ -86,16 +85,18 @@ class RegionCaptioner:
 
 
 def load_region_captioner(name_or_folder: str | Path, device: str = "cpu") -> RegionCaptioner:
-    """The captioner of regions `name_or_folder`; one of whole pictures will do too, but tells less of parts.
+    """The captioner of regions in a folder of the user's; none of them comes with the package.
+
+    A captioner of whole pictures, by the name of one that comes with the package or a folder, will do too: it reads
+    regions as small pictures, and tells less of parts.
 
     Raises:
         CaptionerError: no such name or folder, or its files do not make a captioner.
     """
-    from ..caption.load import load_captioner
+    from ..caption.load import captioner_names, load_captioner
 
-    folder = _SHELF.look_up(name_or_folder)
-    if folder is not None and _BASE in (values := _config(folder)):
-        return RegionCaptioner(_further(folder, device), size=values[_SIZE], views=values[_VIEWS], soft=False)
+    if str(name_or_folder) not in captioner_names() and _BASE in _config(folder := Path(name_or_folder)):
+        return _further(folder, device)
     return RegionCaptioner(load_captioner(name_or_folder, device))
 
 
@@ -135,7 +136,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 @lru_cache
-def _further(folder: Path, device: str) -> Captioner:
+def _further(folder: Path, device: str) -> RegionCaptioner:
     """The captioner whose difference from its base a folder holds."""
     from safetensors.torch import load_file
 
@@ -144,9 +145,12 @@ def _further(folder: Path, device: str) -> Captioner:
     from ..caption.git import GitDecoder
     from ..caption.load import embedded_weights, load_captioner
 
-    _SHELF.require_files(folder)
-    base = _config(folder)[_BASE]
+    values = _config(folder)
+    base = values[_BASE]
     try:
+        if lacking := [name for name in (_SIZE, _VIEWS) if name not in values]:
+            raise ValueError(f"config.json is incomplete, it lacks {', '.join(lacking)}")
+        size, views = int(values[_SIZE]), int(values[_VIEWS])
         known, old = load_captioner(base), embedded_weights(base)
         assert isinstance(known, Captioner)
         state = old | with_difference(load_file(folder / "model.safetensors"), old)
@@ -157,4 +161,4 @@ def _further(folder: Path, device: str) -> Captioner:
         raise CaptionerError(f"captioner of regions {folder.name!r} cannot be loaded: {reason}") from error
     captioner = Captioner(decoder, known.vocabulary, known.memory_size, known.options)
     captioner.to(device)
-    return captioner
+    return RegionCaptioner(captioner, size=size, views=views, soft=False)

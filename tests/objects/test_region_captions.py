@@ -135,6 +135,13 @@ def test_without_a_folder_of_its_own_a_captioner_of_pictures_tells_of_regions(tm
     assert regions.captioner.token_width == 1280
 
 
+def test_a_folder_beside_does_not_take_the_place_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_region_captioner(tmp_path / "tiny", embedded_weights("tiny"), "tiny", size=3, views=5)
+    monkeypatch.chdir(tmp_path)
+    assert load_region_captioner("tiny").soft
+    assert not load_region_captioner(tmp_path / "tiny").soft
+
+
 def test_what_is_no_captioner_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CaptionerError, match="did you mean 'tiny'"):
         load_region_captioner("tinny")
@@ -145,3 +152,9 @@ def test_what_is_no_captioner_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CaptionerError, match="captioner of regions 'bad' cannot be loaded: ") as raised:
         load_region_captioner(tmp_path / "bad")
     assert "\n" not in str(raised.value)
+    (tmp_path / "bad" / "model.safetensors").unlink()
+    with pytest.raises(CaptionerError, match="'bad' cannot be loaded: No such file"):
+        load_region_captioner(tmp_path / "bad")
+    (tmp_path / "bad" / "config.json").write_text('{"base": "tiny"}')
+    with pytest.raises(CaptionerError, match="'bad' cannot be loaded: config.json is incomplete, it lacks size, views"):
+        load_region_captioner(tmp_path / "bad")
