@@ -17,6 +17,7 @@ from PIL import Image
 
 import onlooker.operators.caption as caption
 from onlooker.operators.caption.wordpiece import WordPiece
+from onlooker.operators.objects.pixelllm.finder import FINE_MAP
 from onlooker.operators.objects.pixelllm.load import save_pixelllm
 from onlooker.operators.objects.pixelllm.model import PixelLlm
 from onlooker.operators.tower import Tower, load_tower
@@ -59,7 +60,7 @@ def open_finder_data(data: Path, cache: Path, split: str, words: WordPiece, towe
             pictures = [Image.open(data / "flickr8k" / "images" / name) for name in names]
             seen = tower.encode_frames(tower.preprocess(pictures), batch=_BATCH, maps=True)
             tokens.append(seen.tokens.numpy().astype(np.float16))
-            fine.append(seen.maps[-2].numpy().astype(np.float16))
+            fine.append(seen.maps[FINE_MAP].numpy().astype(np.float16))
         with whole_file(path) as part, part.open("wb") as file:
             np.savez(file, tokens=np.concatenate(tokens), fine=np.concatenate(fine))
     with np.load(path) as stored:
