@@ -177,7 +177,7 @@ def _told(heading: str, results: dict[str, _Result], asked: int, scenes: int) ->
 _NOTE = (
     f"Scenes of {SCENES.seconds:g} s at {SCENES.fps:g} frames a second, {SCENES.objects[0]} to {SCENES.objects[1]} "
     f"things that move, of which two cross and one hides for {SCENES.hide_seconds[0]:g} s; things of the "
-    "background count too. All trackers get the same boxes, ours with the detector's features. HOTA, IDF1 and "
+    "background count too. All trackers get the same boxes, ours with features and looks of them. HOTA, IDF1 and "
     "MOTA are by the package `trackers`, which also has the other trackers. C-BIoU enlarges boxes, for objects "
     'that move far between frames. "As it comes" is with the settings of the package at this frame rate; "patient" '
     f"remembers who is lost for {_LOST:g} s, as ours does, tells tracks from their first box, and takes smaller "

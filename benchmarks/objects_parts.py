@@ -225,14 +225,17 @@ _PIXELS = 1000.0
 def shuffled(detections: Sequence[Detections], rng: np.random.Generator) -> list[Detections]:
     """The same boxes with the features of others of the same video: a twin that cannot tell objects apart."""
     counts = [len(packet.scores) for packet in detections]
-    features = np.concatenate([_features(packet) for packet in detections])[rng.permutation(sum(counts))]
-    parts = np.split(features, np.cumsum(counts)[:-1])
-    return [replace(packet, features=part) for packet, part in zip(detections, parts, strict=True)]
+    order = rng.permutation(sum(counts))
+    features, looks = (
+        np.split(np.concatenate(own)[order], np.cumsum(counts)[:-1])
+        for own in zip(*(_appearance(packet) for packet in detections), strict=True)
+    )
+    return [replace(p, features=f, looks=k) for p, f, k in zip(detections, features, looks, strict=True)]
 
 
-def _features(packet: Detections) -> Floats:
-    assert packet.features is not None, "detections of an object_detector have features"
-    return packet.features
+def _appearance(packet: Detections) -> tuple[Floats, Floats]:
+    assert packet.features is not None and packet.looks is not None, "detections of an object_detector have both"
+    return packet.features, packet.looks
 
 
 # ---- worlds

@@ -156,6 +156,8 @@ class Detections(Packet):
     """(N, R, C) float32: R = r * r cells of each box, row by row, as its detector's pyramid sees them."""
     names: tuple[str, ...] | None = None
     """What each is, for detectors that know names."""
+    looks: FloatArray | None = None
+    """(N, D) float32: what each looks like, as unit vectors, for knowing it again."""
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes."""
@@ -172,6 +174,9 @@ class Detections(Packet):
             _check(len(self.features) == count, f"one feature per box, got {self.features.shape = }, {count = }")
         if self.names is not None:
             _check(len(self.names) == count, f"one name per box, got {len(self.names) = }, {count = }")
+        if self.looks is not None:
+            _check_array("looks", self.looks, np.float32, 2)
+            _check(len(self.looks) == count, f"one vector per box, got {self.looks.shape = }, {count = }")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -54,9 +54,11 @@ class ObjectDetector(Operator[None]):
         """
         from .densevoc.load import load_object_model
         from .detecting import FrameDetector
+        from .looks import looks_of
 
         loaded = load_object_model(self.config.model, context.device)
         self._detector: FrameDetector = FrameDetector(loaded, self.config.batch, context.device)
+        self._looks_of = looks_of
         background = loaded.model.config.tracking.background
         self._least = background if self.config.least_score is None else self.config.least_score
 
@@ -89,7 +91,8 @@ class ObjectDetector(Operator[None]):
             given = [other for i in places if (other := proposals[i]) is not None]
             for i, objects in zip(places, self._own(views) if own else self._of_others(views, given), strict=True):
                 frame = packets[i]
-                found[i] = Detections(frame.stream, frame.epoch, frame.t, *objects)
+                looks = self._looks_of(frame.maps[0], objects.boxes)
+                found[i] = Detections(frame.stream, frame.epoch, frame.t, *objects, looks)
         return [found[i] for i in range(len(packets))]
 
     def _own(self, views: Sequence[View]) -> list[_Objects]:

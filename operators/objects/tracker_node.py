@@ -37,7 +37,7 @@ class ObjectTrackerConfig(Config):
         default=None,
         gt=0,
         lt=1,
-        description="Score from which two detections are one object; default: the model's own.",
+        description="Score from which two detections begin a track together; default: the model's own.",
     )
     birth_score: float | None = Field(
         default=None,
@@ -96,10 +96,10 @@ class TrackerState:
 class ObjectTracker(Operator[TrackerState]):
     """Follows objects and describes them; tells each when it appears, moves, is described better, and is gone.
 
-    With every frame the last W of them are associated anew, by appearance alone: tracks go on with the detections that
-    fit them, and groups among the others begin tracks. What has been told is not taken back. An object that is seen
-    again less than W frames after it was seen last is itself; one that was gone for longer is ended, and would come
-    back as another.
+    With every frame the last W of them are associated anew: tracks go on with the detections that fit them in looks,
+    size and place, and groups among the others, by the association alone, begin tracks. What has been told is not taken
+    back. An object that is seen again less than W frames after it was seen last is itself; one that was gone for longer
+    is ended, and would come back as another.
 
     **Captions** (with the `frames`, or the tower's `tokens`) are written when an object appears, anew when it has been
     seen twice as often, and when it may be gone; where more are due than `captions_per_second`, in that order. The last
@@ -203,7 +203,7 @@ class ObjectTracker(Operator[TrackerState]):
 
     def _seen(self, packet: Detections, tokens: Tokens | None, frame: Frame | None) -> Seen:
         """The detections that count, best first."""
-        if packet.features is None:
+        if packet.features is None or packet.looks is None:
             raise OnlookerError(
                 "object_tracker needs detections with features: connect an object_detector, whose input `proposals` "
                 "takes the detections of another one."
@@ -217,6 +217,7 @@ class ObjectTracker(Operator[TrackerState]):
             boxes,
             packet.scores[kept],
             self._matcher.embed(packet.features[kept]),
+            packet.looks[kept].astype(np.float16),  # a window of them is most of what a stream remembers
             None if packet.names is None else tuple(packet.names[i] for i in kept),
             self._views(boxes, tokens, frame),
             None if frame is None or self._namer is None else frame.pixels,

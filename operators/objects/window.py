@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..packets import FloatArray
-from .linking import CLOSED, NONE, link
+from .linking import CLOSED, NONE, Known, link
 
 __all__ = ["Seen", "Sighting", "View", "Window", "WindowRules"]
 
@@ -23,7 +23,7 @@ class WindowRules:
 
     Attributes:
         frames: W, the frames that are looked at together.
-        threshold: lowest association score of two detections of one object.
+        threshold: lowest association score of two detections that begin a track together.
         birth_score: scores of detections that look alike must add up to it to begin a track.
         delay: frames that a detection waits for its identity, W / 2 at most, so that those before it are still seen.
             0 tells at once; a stream of no more frames is grouped as a whole, as in the paper.
@@ -56,6 +56,8 @@ class Seen:
     """(N,)"""
     tokens: FloatArray
     """(N, width) for the association."""
+    looks: npt.NDArray[np.float16]
+    """(N, D) unit vectors, see `looks`."""
     names: tuple[str, ...] | None = None
     views: list[View | None] = field(default_factory=list)
     """What a caption of each is made from, until it has an identity; empty without captions."""
@@ -110,8 +112,13 @@ class Window:
         if not (ready & (before == NONE)).any():
             return []
         scores = relate(np.concatenate([seen.tokens for seen in self.frames]))
-        sure = np.concatenate([seen.scores for seen in self.frames])
-        linked = link(scores, before, frames, ready, sure, rules.threshold, rules.birth_score, self.next_identity)
+        known = Known(
+            frames,
+            np.concatenate([seen.boxes for seen in self.frames]),
+            np.concatenate([seen.scores for seen in self.frames]),
+            np.concatenate([seen.looks for seen in self.frames]).astype(np.float32),
+        )
+        linked = link(scores, before, known, ready, rules.threshold, rules.birth_score, self.next_identity)
         self.next_identity = max(self.next_identity, int(linked.max()) + 1)
         for seen, own in zip(self.frames, np.split(linked, np.cumsum(counts)[:-1]), strict=True):
             seen.identities = own

@@ -50,6 +50,8 @@ def test_detections_belong_together():
         Detections("s", 0, 0.0, boxes, scores, np.zeros((1, 49, 8), np.float32))
     with pytest.raises(PacketError, match="one name per box"):
         Detections("s", 0, 0.0, boxes, scores, names=("dog",))
+    with pytest.raises(PacketError, match="one vector per box"):
+        Detections("s", 0, 0.0, boxes, scores, looks=np.zeros((1, 8), np.float32))
 
 
 def test_feature_maps_are_maps():

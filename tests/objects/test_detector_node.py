@@ -53,7 +53,9 @@ def detect(operator: ObjectDetector, packets: Any, chunk: int = 100, proposals: 
 
 
 def as_bytes(packets: list[Detections]) -> list[Any]:
-    return [(p.t, p.names, p.boxes.tobytes(), p.scores.tobytes(), p.features.tobytes()) for p in packets]
+    return [
+        (p.t, p.names, p.boxes.tobytes(), p.scores.tobytes(), p.features.tobytes(), p.looks.tobytes()) for p in packets
+    ]
 
 
 @torch.no_grad()

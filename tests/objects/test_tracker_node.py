@@ -58,7 +58,9 @@ def noise(frames: int, seed: int = 0) -> list[Detections]:
         corners = np.sort(random.random((count, 2, 2)), axis=1).reshape(count, 4).astype(np.float32)
         features = random.normal(0, 3, (count, RESOLUTION**2, CHANNELS)).astype(np.float32)
         scores = random.random(count).astype(np.float32)
-        packets.append(Detections("s", 0, number / FPS, corners, scores, features))
+        looks = features.reshape(count, KINDS)
+        looks = looks / np.linalg.norm(looks, axis=1, keepdims=True)
+        packets.append(Detections("s", 0, number / FPS, corners, scores, features, looks=looks))
     return packets
 
 
@@ -300,7 +302,7 @@ def test_what_does_not_fit_is_told(right: Any, tmp_path: Any) -> None:
         ObjectTracker(ObjectTrackerConfig(model="tinny")).open(Context())
     with pytest.raises(ValidationError, match="delay should be at most half of window"):
         ObjectTrackerConfig(window=4, delay=4)
-    other = Detections("s", 0, 0.0, bare.boxes, bare.scores, np.zeros((1, 9, CHANNELS), np.float32))
+    other = replace(bare, features=np.zeros((1, 9, CHANNELS), np.float32), looks=np.zeros((1, 3), np.float32))
     with pytest.raises(OnlookerError, match="the same model"):
         run(tracker(right), [other])
     blind = random_model()

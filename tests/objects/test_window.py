@@ -11,21 +11,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onlooker.operators.objects.densevoc.identity import assign_identities
-from onlooker.operators.objects.linking import CLOSED, NONE, link
+from onlooker.operators.objects.linking import CLOSED, NONE, Known, link
 from onlooker.operators.objects.window import Seen, Window, WindowRules
 
 RULES = WindowRules(frames=5, threshold=0.5, birth_score=0.7)
+PLACE = np.float32([0.1, 0.1, 0.3, 0.3])
 
 
 def ints(*values: int) -> Any:
     return np.array(values, np.int64)
 
 
-def linked(scores: Any, identities: Any, frames: Any, sure: float = 0.4, ready: Any = None) -> list[int]:
-    """Identities with a threshold of .5; a track begins at .7, with number 10."""
+def linked(
+    scores: Any,
+    identities: Any,
+    frames: Any,
+    sure: float = 0.4,
+    ready: Any = None,
+    looks: Any = None,
+    boxes: Any = None,
+) -> list[int]:
+    """Identities with a threshold of .5; a track begins at .7, with number 10. By default all look alike."""
     scores = np.array(scores, np.float32)
-    ready = np.full(len(scores), True) if ready is None else np.array(ready)
-    return link(scores, identities, frames, ready, np.full(len(scores), sure, np.float32), 0.5, 0.7, 10).tolist()
+    count = len(scores)
+    ready = np.full(count, True) if ready is None else np.array(ready)
+    looks = np.ones((count, 1), np.float32) if looks is None else np.array(looks, np.float32)
+    boxes = np.tile(PLACE, (count, 1)) if boxes is None else np.array(boxes, np.float32)
+    known = Known(frames, boxes, np.full(count, sure, np.float32), looks)
+    return link(scores, identities, known, ready, 0.5, 0.7, 10).tolist()
 
 
 def of_kinds(*kinds: float) -> Any:
@@ -37,8 +50,16 @@ def of_kinds(*kinds: float) -> Any:
 def seen(t: float, *objects: float, score: float = 0.9) -> Seen:
     """A frame with these objects, whose tokens are their numbers."""
     count = len(objects)
-    boxes = np.tile(np.float32([[0.1, 0.1, 0.3, 0.3]]), (count, 1))
-    return Seen(0, t, boxes, np.full(count, score, np.float32), np.float32(objects).reshape(count, 1))
+    boxes = np.tile(PLACE, (count, 1))
+    tokens = np.float32(objects).reshape(count, 1)
+    looks = np.array([look(kind) for kind in objects], np.float16).reshape(count, 512)
+    return Seen(0, t, boxes, np.full(count, score, np.float32), tokens, looks)
+
+
+def look(kind: float) -> Any:
+    """A unit vector of an object, at right angles to those of others or nearly."""
+    vector = np.random.default_rng(int(1e6 * kind)).normal(size=512)
+    return vector / np.linalg.norm(vector)
 
 
 def perfect(tokens: Any) -> Any:
@@ -62,27 +83,51 @@ def test_a_track_goes_on_with_what_fits_it_best() -> None:
 
 
 def test_both_directions_of_a_score_count() -> None:
-    assert linked([[1, 0.9], [0.2, 1]], ints(3, NONE), ints(0, 1)) == [3, 3]
-    assert linked([[1, 0.7], [0.2, 1]], ints(3, NONE), ints(0, 1)) == [3, NONE]
+    """One track has .9 and .2 with the new detection, the other one the same in both."""
+    for even, track in ((0.5, 3), (0.6, 4)):
+        scores = [[1, 0, 0.9], [0, 1, even], [0.2, even, 1]]
+        assert linked(scores, ints(3, 4, NONE), ints(0, 0, 1)) == [3, 4, track]
 
 
-def test_one_detection_and_one_track_become_one() -> None:
-    """The pair that fits best first; what is left of the others goes on as it can."""
+def test_as_many_go_on_as_can_and_all_together_fit_best() -> None:
+    """Not the pair that fits best first: what is left of the others would have to take what fits neither."""
     scores = np.eye(4)
     for i, j, score in ((0, 2, 0.8), (1, 2, 0.9), (1, 3, 0.7), (0, 3, 0.3)):
         scores[i, j] = scores[j, i] = score
-    assert linked(scores, ints(0, 1, NONE, NONE), ints(0, 0, 1, 1)) == [0, 1, 1, NONE]
-    scores[0, 3] = scores[3, 0] = 0.6
-    assert linked(scores, ints(0, 1, NONE, NONE), ints(0, 0, 1, 1)) == [0, 1, 1, 0]
+    assert linked(scores, ints(0, 1, NONE, NONE), ints(0, 0, 1, 1)) == [0, 1, 0, 1]
 
 
 def test_a_track_is_known_by_the_views_that_are_most_alike() -> None:
     """Three of its five detections show it from the side of the new one; on average it is unlike."""
-    scores = np.zeros((6, 6))
-    scores[5, 2:5] = scores[2:5, 5] = 0.7
-    assert linked(scores, ints(4, 4, 4, 4, 4, NONE), ints(0, 1, 2, 3, 4, 5))[-1] == 4
-    scores[5, 2] = scores[2, 5] = 0
-    assert linked(scores, ints(4, 4, 4, 4, 4, NONE), ints(0, 1, 2, 3, 4, 5))[-1] == NONE
+    scores, looks = np.eye(6), np.array([[-1], [-1], [1], [1], [1], [1]])
+    identities, frames = ints(4, 4, 4, 4, 4, NONE), ints(0, 1, 2, 3, 4, 6)
+    assert linked(scores, identities, frames, looks=looks)[-1] == 4
+    looks[2] = -1
+    assert linked(scores, identities, frames, looks=looks)[-1] == NONE
+
+
+def test_looks_size_and_place_tell_who_goes_on() -> None:
+    """Each alone where the others are the same, and place only of who was seen in the frame before."""
+    identities, alike = ints(0, 1, NONE), np.ones((3, 3))
+    turned = [[1, 0], [0.6, 0.8], [0.6, 0.8]]
+    assert linked(alike, identities, ints(0, 0, 2), looks=turned)[-1] == 1
+    sizes = [[0.1, 0.1, 0.5, 0.5], PLACE, PLACE]
+    assert linked(alike, identities, ints(0, 0, 2), boxes=sizes)[-1] == 1
+    places = [PLACE + 0.3, PLACE, PLACE]
+    assert linked(alike, identities, ints(0, 0, 1), boxes=places)[-1] == 1
+    assert linked(alike, identities, ints(0, 0, 2), boxes=places)[-1] == 0
+
+
+def test_who_moves_is_looked_for_where_it_was_going() -> None:
+    """Two cross: where they stood is where the other one is now."""
+    left, middle, right = PLACE, PLACE + [0.2, 0, 0.2, 0], PLACE + [0.4, 0, 0.4, 0]
+    boxes = [left, right, middle, middle, left, right]
+    identities, frames = ints(0, 1, 0, 1, NONE, NONE), ints(0, 0, 1, 1, 2, 2)
+    assert linked(np.ones((6, 6)), identities, frames, boxes=boxes)[-2:] == [1, 0]
+
+
+def test_who_looks_like_nobody_is_somebody_else() -> None:
+    assert linked(np.eye(2), ints(3, NONE), ints(0, 2), looks=np.eye(2), sure=0.8) == [3, 10]
 
 
 def test_no_identity_is_given_twice_in_a_frame() -> None:

@@ -23,7 +23,8 @@ def pytest_generate_tests(metafunc: Any) -> None:
 def frame(number: int, count: int) -> Seen:
     """Detections whose token is their number in the clip."""
     tokens = np.arange(number * count, (number + 1) * count, dtype=np.float32)[:, None]
-    return Seen(0, float(number), np.zeros((count, 4), np.float32), np.full(count, 0.5, np.float32), tokens)
+    boxes, looks = np.zeros((count, 4), np.float32), np.zeros((count, 1), np.float16)
+    return Seen(0, float(number), boxes, np.full(count, 0.5, np.float32), tokens, looks)
 
 
 def watched(scores: Any, frames: int, rules: WindowRules, every_frame: bool) -> list[int]:
