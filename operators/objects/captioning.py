@@ -6,16 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
 from ..packets import FloatArray
 from .tracks import Track
+from .views import Cutout, Pixels
 
 __all__ = ["Allowance", "Describer", "FrameDescriber", "wanted"]
-
-
-Pixels = npt.NDArray[np.uint8]
 
 
 class Describer(Protocol):
@@ -40,11 +35,11 @@ class FrameDescriber(Protocol):
     views: int
     """Frames that a caption is made from."""
 
-    def look(self, frame: Pixels, boxes: FloatArray) -> Sequence[Pixels]:
-        """Views of boxes (N, 4), parts of the picture, in a frame (H, W, 3)."""
+    def look(self, frame: Pixels, boxes: FloatArray) -> Sequence[Cutout]:
+        """Views of boxes (N, 4), parts of the picture, in a frame (H, W, 3); copies, which do not keep the frame."""
         ...
 
-    def caption(self, tracks: Sequence[Sequence[Pixels]]) -> Sequence[tuple[str, float]]:
+    def caption(self, tracks: Sequence[Sequence[Cutout]]) -> Sequence[tuple[str, float]]:
         """Text and score of each track's views, in the order of time."""
         ...
 

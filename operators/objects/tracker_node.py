@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,7 +16,8 @@ from ..packets import Detections, Events, FloatArray, Frame, Tokens
 from .bank import Bank, spread
 from .captioning import Allowance, Describer, FrameDescriber, wanted
 from .tracks import Track
-from .window import Seen, View, Window, WindowRules
+from .views import Cutout, View
+from .window import Seen, Window, WindowRules
 
 if TYPE_CHECKING:
     from .matching import Matcher
@@ -242,9 +243,9 @@ class ObjectTracker(Operator[TrackerState]):
             )
 
     def _views(self, boxes: FloatArray, tokens: Tokens | None, frame: Frame | None) -> list[View | None]:
-        """What captions are made from. Copies: a part of an array would keep all of it."""
+        """What captions are made from."""
         if isinstance(self._describer, FrameDescriber):
-            return [] if frame is None else [view.copy() for view in self._describer.look(frame.pixels, boxes)]
+            return [] if frame is None else list(self._describer.look(frame.pixels, boxes))
         if self._describer is None or tokens is None or tokens.shape is None or not len(boxes):
             return []  # no captions are wanted, or there is nothing to see
         grid = tokens.grid.reshape(*tokens.shape, -1)
@@ -301,9 +302,11 @@ class ObjectTracker(Operator[TrackerState]):
             return 0
         views = [spread(track.views.items, self._describer.views) for track in tracks]
         if isinstance(self._describer, FrameDescriber):
-            told = self._describer.caption([[view.astype(np.uint8, copy=False) for view in own] for own in views])
+            told = self._describer.caption(cast("list[list[Cutout]]", views))
         else:
-            told = self._describer.caption([np.stack(own).astype(np.float32) for own in views])
+            told = self._describer.caption(
+                [np.stack(own).astype(np.float32) for own in cast("list[list[FloatArray]]", views)]
+            )
         for track, (text, _) in zip(tracks, told, strict=True):
             track.text, track.captioned_at = text, track.views.count
         return len(tracks)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from ..events import Event, Phase, make_event
 from ..packets import FloatArray
 from .bank import Bank
-from .window import Sighting, View
+from .views import View
+from .window import Sighting
 
 __all__ = ["POINTS", "Track"]
 

@@ -10,11 +10,9 @@ import numpy.typing as npt
 
 from ..packets import FloatArray
 from .linking import CLOSED, NONE, Known, link
+from .views import View
 
-__all__ = ["Seen", "Sighting", "View", "Window", "WindowRules"]
-
-View = npt.NDArray[np.float16] | npt.NDArray[np.uint8]
-"""What a caption is made from: a region's tokens (R, D), or a cut-out (h, w, 3)."""
+__all__ = ["Seen", "Sighting", "Window", "WindowRules"]
 
 
 @dataclass(frozen=True, slots=True)
