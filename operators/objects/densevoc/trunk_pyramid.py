@@ -131,12 +131,14 @@ class _Bottleneck(nn.Module):
         self.expand = nn.Conv2d(inside, width, 1)
         # What passes is little changed at first, however many blocks there are.
         nn.init.normal_(self.expand.weight, std=0.01)
+        assert self.expand.bias is not None
         nn.init.zeros_(self.expand.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) -> the same."""
         inside = F.relu(self.reduce_norm(self.reduce(x)))
-        return x + self.expand(F.relu(self.mix_norm(self.mix(inside))))
+        added: Tensor = self.expand(F.relu(self.mix_norm(self.mix(inside))))
+        return x + added
 
 
 def _block(config: TrunkPyramidConfig) -> _Bottleneck:
