@@ -26,9 +26,10 @@ looks at the photographs first: what it is less sure of is taught too, as far as
   pictures   grids of crops of photographs, in which objects have all sizes; they teach the detector
   clips      videos of 16 frames in which cut-out objects move, cross and hide; they teach the association
 
-The tower sees each of them once and its maps are kept in --cache (290 KB a picture, 4.6 MB a clip). Then both are
-learnt together, in steps of 16 pictures, every second with a clip. On two cores the drawing takes a quarter of an hour
-and the training half an hour. What was interrupted goes on when the same command is given again.
+The tower sees each of them once and its maps are kept in --cache (290 KB a picture, 4.6 MB a clip: 5.5 GB with the
+recipe's numbers). Then the detector learns, in steps of 16 pictures, and after it the association, on what the finished
+detector sees. On a core the drawing takes a quarter of an hour and the training an hour and a half. What was
+interrupted goes on when the same command is given again.
 """
 
 _EPILOG = """\

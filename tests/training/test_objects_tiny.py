@@ -36,6 +36,9 @@ SMALL = TinyObjectsRecipe(
     clips=1,
     steps=2,
     width=16,
+    inner=16,
+    bottleneck=8,
+    blocks=(1, 1, 1),
     convs=1,
     resolution=3,
     box_width=16,
@@ -43,7 +46,7 @@ SMALL = TinyObjectsRecipe(
     drawing=ViewOptions(grids=((1, 1, 1.0),)),
     filming=ClipOptions(frames=4),
     training=ObjectsTraining(pictures=2, frames=4),
-    finishing=AssociationTraining(steps=12),
+    following=AssociationTraining(steps=12),
     settings={"found": "out"},
 )
 

@@ -43,7 +43,7 @@ def levels(tiny: ObjectModel, *frames: np.ndarray) -> list[torch.Tensor]:
 
 def test_it_is_small_and_what_the_recipe_makes(tiny: ObjectModel) -> None:
     folder = Path(densevoc.__file__).parents[1] / "weights" / "tiny"
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 4_500_000
     assert (folder / "MODEL_CARD.md").is_file()
     made = TinyObjectsRecipe().config()
     assert tiny.model.config.detector == made.detector and tiny.model.config.association == made.association

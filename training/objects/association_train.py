@@ -1,6 +1,6 @@
-"""The last stage of the association's training: on a detector that stays as it is, hence on features that are kept.
+"""Training of the association on a detector that stays as it is, hence on features that are kept.
 
-While detector and association learn together, features change under the association and a step costs a pass of the
+Where detector and association learn together, features change under the association and a step costs a pass of the
 pyramid. Here a step costs the association alone, and it sees what the finished detector finds, with its errors: false
 ones, boxes that are off, objects that are missed.
 """

@@ -41,7 +41,7 @@ class ObjectsTraining:
         steps: updates.
         pictures: with boxes, per update.
         frames: T of a clip; there is one clip in an update.
-        clip_every: updates from one with a clip to the next.
+        clip_every: updates from one with a clip to the next; 0 = none has one, the association does not learn.
         rate: learning rate by step.
         association_rate: the association's, as a share of it: its tokens are multiplied by each other, with no norm.
         weight_decay: of AdamW.
@@ -129,7 +129,8 @@ class ObjectsTrainer:
             # A seed of its own for every step: a run that was interrupted goes on as if it had not been.
             rng = np.random.default_rng([training.seed, self.step_number])
             clip = None
-            if self.step_number % training.clip_every == 0 and self.model.association is not None:
+            with_clip = training.clip_every > 0 and self.step_number % training.clip_every == 0
+            if with_clip and self.model.association is not None:
                 first = int(rng.integers(int(clips.done.sum()) // training.frames)) * training.frames
                 clip = clips.read(np.arange(first, first + training.frames))
             rows = rng.choice(int(views.done.sum()), training.pictures, replace=False)

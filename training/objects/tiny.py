@@ -6,8 +6,9 @@
     train_tiny_objects(cache, out, recipe)
 
 Pictures with boxes are grids of photographs of the train split with the boxes of a teacher; videos with identities are
-composed of the same photographs. The tower stays as it is, so it sees each picture once and its maps are kept. Without
-the first step pictures have the few boxes of which the teacher is sure, and all else is taught as background.
+composed of the same photographs. The tower stays as it is, so it sees each picture once and its maps are kept. First
+the detector learns with its pyramid, then the association on what the finished detector sees. Without the first step
+pictures have the few boxes of which the teacher is sure, and all else is taught as background.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from onlooker.training.schedules import LearningRate
 from .association_train import AssociationTraining, clip_sightings, train_association
 from .bank import ObjectBank
 from .clips import ClipOptions, ClipViews, draw_clip
+from .detection_loss import DetectionLossOptions
 from .detector_data import ViewCache, ViewOptions, draw_view, open_boxes
 from .detector_train import ObjectsLoss, ObjectsTrainer, ObjectsTraining
 
@@ -68,7 +70,10 @@ class TinyObjectsRecipe:
         views: pictures that are drawn; each is seen several times.
         clips: pseudo-videos.
         steps: updates.
-        width: C, of the pyramid.
+        width: C, of the pyramid's levels.
+        inner: width inside the pyramid.
+        bottleneck: width inside its blocks.
+        blocks: residual blocks for each level of the pyramid.
         convs: of the proposal head.
         resolution: bins along a side of a region, for boxes and for the association.
         box_width: of the two layers of the box head.
@@ -76,17 +81,20 @@ class TinyObjectsRecipe:
         rate: learning rate after a warm-up of 100 steps; it falls along half a cosine.
         drawing: how pictures are drawn.
         filming: how clips are drawn.
-        training: batches and losses; its seed, steps and rate are those above.
-        finishing: the last stage of the association, on the finished detector; its seed is that above.
+        training: batches and losses; its seed, steps and rate are those above. The association does not take part.
+        following: the training of the association, on the finished detector; its seed is that above.
         settings: what goes with the weights for use on streams.
     """
 
     seed: int = 0
     taught: bool = True
-    views: int = 8000
-    clips: int = 460
-    steps: int = 2500
+    views: int = 14000
+    clips: int = 320
+    steps: int = 6400
     width: int = 64
+    inner: int = 96
+    bottleneck: int = 64
+    blocks: tuple[int, int, int] = (2, 3, 3)
     convs: int = 2
     resolution: int = 5
     box_width: int = 192
@@ -94,8 +102,12 @@ class TinyObjectsRecipe:
     rate: float = 2e-3
     drawing: ViewOptions = field(default_factory=ViewOptions)
     filming: ClipOptions = field(default_factory=ClipOptions)
-    training: ObjectsTraining = field(default_factory=ObjectsTraining)
-    finishing: AssociationTraining = field(default_factory=AssociationTraining)
+    training: ObjectsTraining = field(
+        default_factory=lambda: ObjectsTraining(
+            clip_every=0, average=0.998, loss=DetectionLossOptions(regions=64, positive_fraction=0.35)
+        )
+    )
+    following: AssociationTraining = field(default_factory=lambda: AssociationTraining(steps=5000))
     settings: dict[str, Any] = field(default_factory=dict)
 
     def config(self) -> DenseVocConfig:
@@ -119,6 +131,7 @@ class TinyObjectsRecipe:
             roi=RoiConfig(
                 widths=(self.box_width, self.box_width),
                 resolution=self.resolution,
+                match_thresholds=(0.5, 0.65),
                 nms_threshold=0.6,
                 score_threshold=0.01,
                 detections=100,
@@ -127,7 +140,14 @@ class TinyObjectsRecipe:
         )
         return DenseVocConfig(
             detector=detector,
-            trunk=TrunkPyramidConfig(tuple(shape[0] for shape in _MAPS[1:]), self.width),
+            trunk=TrunkPyramidConfig(
+                tuple(shape[0] for shape in _MAPS[1:]),
+                self.width,
+                detail=_MAPS[0][0],
+                inner=self.inner,
+                bottleneck=self.bottleneck,
+                blocks=self.blocks,
+            ),
             association=AssociationConfig(self.resolution**2 * self.width, self.association_width, 4),
             captioner=None,
             tracking=TrackingConfig(resolution=self.resolution, background=0.35, threshold=0.3),
@@ -215,8 +235,8 @@ def train_tiny_objects(
 
     model = trainer.run(views, clips, told)
     assert model.association is not None
-    finishing = replace(recipe.finishing, seed=recipe.seed, frames=recipe.filming.frames)
-    model.association = train_association(model.association, clip_sightings(model, clips, finishing), finishing)
+    following = replace(recipe.following, seed=recipe.seed, frames=recipe.filming.frames)
+    model.association = train_association(model.association, clip_sightings(model, clips, following), following)
     save_object_model(out, model, tower=_TOWER, settings=recipe.settings, dtype=torch.float16)
     return model
 
