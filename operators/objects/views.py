@@ -15,21 +15,15 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Cutout:
-    """An object cut out of a frame, with what is around it.
+    """An object cut out of a frame.
 
     Attributes:
         pixels: (H, W, 3) uint8.
-        place: left, top, right and bottom of the object in them.
+        clear: share of it that no other object's box covers, from 0 to 1.
     """
 
     pixels: Pixels
-    place: tuple[int, int, int, int]
-
-    @property
-    def tight(self) -> Pixels:
-        """The object alone."""
-        left, top, right, bottom = self.place
-        return self.pixels[top:bottom, left:right]
+    clear: float = 1.0
 
 
 View = npt.NDArray[np.float16] | Cutout
