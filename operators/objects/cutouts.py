@@ -57,9 +57,8 @@ class CutoutCaptioner:
     """Describes objects from cut-outs; it keeps no state between calls.
 
     Of a track's views the one is read that shows most of the object: large, and with few of its pixels inside the boxes
-    of others, which may hide it. On tracks over
-    generated videos of Flickr8k dev that gave captions which fit the object's photograph better than another one for
-    .69 of 93 tracks, where the largest view gives .66.
+    of others, which may hide it. On generated videos of Flickr8k dev such captions fit the object's photograph better
+    than another one for .69 of 93 tracks, those of the largest views for .66.
 
     A tower that reads texts has a second opinion, as on captions of the whole picture: among the texts that the search
     proposes the one counts that fits the object as well (`caption/check.py`).
