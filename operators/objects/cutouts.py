@@ -14,7 +14,7 @@ import numpy as np
 
 from ..caption.check import DEFAULT_WEIGHT, nearness
 from ..errors import OnlookerError
-from ..packets import FloatArray
+from ..packets import FloatArray, Frame
 from .views import Cutout, Pixels
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ Box = Sequence[float] | FloatArray
 
 _TEXTS = 8
 """Texts that are compared with a view in one call."""
+_LONGEST = 4 / 3
+"""Longer by shorter side of a view, at most: the photographs that captioners learn from are hardly longer."""
 _COVERED = 0.05
 """What a covered pixel of a view counts beside a clear one: of objects that lie in others all views are covered."""
 
@@ -39,26 +41,55 @@ def cut_out(frame: Pixels, box: Box, margin: float = 0.0) -> Pixels:
         box: x0, y0, x1, y1 as parts of the picture.
         margin: parts of the box's sides that are added around it.
     """
-    return frame[_window(frame, box, margin)]
-
-
-def _window(frame: Pixels, box: Box, margin: float = 0.0) -> tuple[slice, slice]:
-    """Rows and columns."""
-    height, width = frame.shape[:2]
     x0, y0, x1, y1 = (float(side) for side in box)
     dx, dy = margin * (x1 - x0), margin * (y1 - y0)
-    left, top = int(max(0.0, x0 - dx) * width), int(max(0.0, y0 - dy) * height)
-    right, bottom = int(np.ceil(min(1.0, x1 + dx) * width)), int(np.ceil(min(1.0, y1 + dy) * height))
-    left, top = min(left, width - 1), min(top, height - 1)
+    return frame[_pixels_of((x0 - dx, y0 - dy, x1 + dx, y1 + dy), frame)]
+
+
+def _pixels_of(box: Box, frame: Pixels) -> tuple[slice, slice]:
+    """Rows and columns that a box touches, at least one each."""
+    height, width = frame.shape[:2]
+    x0, y0, x1, y1 = (float(side) for side in box)
+    left, top = min(int(max(0.0, x0) * width), width - 1), min(int(max(0.0, y0) * height), height - 1)
+    right, bottom = int(np.ceil(min(1.0, x1) * width)), int(np.ceil(min(1.0, y1) * height))
     return slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
+
+
+def as_picture(box: Box, aspect: float) -> tuple[float, float, float, float]:
+    """A box that is much higher than wide, or wider than high, with what is beside it: as a photograph would show it.
+
+    A tower squashes what it is given to a square. It learnt from photographs, which are little longer than wide; a
+    standing person alone would become three times as broad, which it has never seen.
+
+    Args:
+        box: x0, y0, x1, y1 as parts of the picture.
+        aspect: width of the whole picture by its height, as it was filmed.
+
+    Returns:
+        A box around it within the picture; of a picture that is too small for it, all there is.
+    """
+    x0, y0, x1, y1 = (float(side) for side in box)
+    wide, high = (x1 - x0) * aspect, y1 - y0  # in heights of the picture
+    sides = max(wide, high / _LONGEST) / aspect, max(high, wide / _LONGEST)
+    left, right = _around(x0, x1, sides[0])
+    top, bottom = _around(y0, y1, sides[1])
+    return left, top, right, bottom
+
+
+def _around(start: float, end: float, side: float) -> tuple[float, float]:
+    """An interval of that length around another one, moved to lie within 0 and 1."""
+    side = min(side, 1.0)
+    first = min(max((start + end - side) / 2, 0.0), 1.0 - side)
+    return first, first + side
 
 
 class CutoutCaptioner:
     """Describes objects from cut-outs; it keeps no state between calls.
 
     Of a track's views the one is read that shows most of the object: large, and with few of its pixels inside the boxes
-    of others, which may hide it. On generated videos of Flickr8k dev such captions fit the object's photograph better
-    than another one for .69 of 93 tracks, those of the largest views for .66.
+    of others, which may hide it. On generated videos of Flickr8k dev in which photographs cross, such captions fit the
+    object's photograph better than another one for .66 of 140 tracks, those of the largest views for .64: with faultless
+    boxes .65 and .60 (a difference of .05, -.01 to .12), with the detector's no difference.
 
     A tower that reads texts has a second opinion, as on captions of the whole picture: among the texts that the search
     proposes the one counts that fits the object as well (`caption/check.py`).
@@ -83,13 +114,18 @@ class CutoutCaptioner:
             )
         self.captioner, self.tower, self.views = captioner, tower, views
 
-    def look(self, frame: Pixels, boxes: FloatArray) -> list[Cutout]:
-        """Views of boxes (N, 4), parts of the picture, in a frame (H, W, 3): copies of its pixels there."""
-        windows = [_window(frame, box) for box in boxes]
-        boxes_at = np.zeros(frame.shape[:2], np.uint16)
-        for window in windows:
-            boxes_at[window] += 1
-        return [Cutout(frame[window].copy(), float((boxes_at[window] == 1).mean())) for window in windows]
+    def look(self, frame: Frame, boxes: FloatArray) -> list[Cutout]:
+        """Views of boxes (N, 4), parts of the picture: copies of the frame's pixels there."""
+        pixels, aspect = frame.pixels, frame.source_size[0] / frame.source_size[1]
+        own = [_pixels_of(box, pixels) for box in boxes]
+        boxes_at = np.zeros(pixels.shape[:2], np.uint16)
+        for place in own:
+            boxes_at[place] += 1
+        views = []
+        for box, place in zip(boxes, own, strict=True):
+            shown = pixels[_pixels_of(as_picture(box, aspect), pixels)].copy()
+            views.append(Cutout(shown, int((boxes_at[place] == 1).sum()), boxes_at[place].size))
+        return views
 
     def caption(self, tracks: Sequence[Sequence[Cutout]]) -> list[tuple[str, float]]:
         """Text and score of each track's views."""
@@ -107,4 +143,4 @@ class CutoutCaptioner:
 
 def _shown(view: Cutout) -> float:
     """How much a view shows, in pixels."""
-    return view.pixels.size / 3 * (view.clear + _COVERED)
+    return view.clear + _COVERED * view.size
