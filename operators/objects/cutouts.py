@@ -14,7 +14,7 @@ import numpy as np
 
 from ..caption.check import DEFAULT_WEIGHT, nearness
 from ..errors import OnlookerError
-from ..packets import FloatArray, Frame
+from ..packets import FloatArray
 from .views import Cutout, Pixels
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class CutoutCaptioner:
 
     Of a track's views the one is read that shows most of the object: large, and with few of its pixels inside the boxes
     of others, which may hide it. On generated videos of Flickr8k dev in which photographs cross, such captions fit the
-    object's photograph better than another one for .66 of 140 tracks, those of the largest views for .64: with faultless
-    boxes .65 and .60 (a difference of .05, -.01 to .12), with the detector's no difference.
+    object's photograph better than another one for .66 of 140 tracks, those of the largest views for .64: with
+    faultless boxes .65 and .60 (a difference of .05, -.01 to .12), with the detector's no difference.
 
     A tower that reads texts has a second opinion, as on captions of the whole picture: among the texts that the search
     proposes the one counts that fits the object as well (`caption/check.py`).
@@ -114,16 +114,15 @@ class CutoutCaptioner:
             )
         self.captioner, self.tower, self.views = captioner, tower, views
 
-    def look(self, frame: Frame, boxes: FloatArray) -> list[Cutout]:
-        """Views of boxes (N, 4), parts of the picture: copies of the frame's pixels there."""
-        pixels, aspect = frame.pixels, frame.source_size[0] / frame.source_size[1]
-        own = [_pixels_of(box, pixels) for box in boxes]
-        boxes_at = np.zeros(pixels.shape[:2], np.uint16)
+    def look(self, frame: Pixels, boxes: FloatArray, aspect: float) -> list[Cutout]:
+        """See `FrameDescriber.look`."""
+        own = [_pixels_of(box, frame) for box in boxes]
+        boxes_at = np.zeros(frame.shape[:2], np.uint16)
         for place in own:
             boxes_at[place] += 1
         views = []
         for box, place in zip(boxes, own, strict=True):
-            shown = pixels[_pixels_of(as_picture(box, aspect), pixels)].copy()
+            shown = frame[_pixels_of(as_picture(box, aspect), frame)].copy()
             views.append(Cutout(shown, int((boxes_at[place] == 1).sum()), boxes_at[place].size))
         return views
 
