@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from ..tower import Tower
 
 DEFAULT_WEIGHT = 128.0
-"""Cosine against search score (log-probability over brevity penalty); chosen on generated videos of Flickr8k dev, where more
-changes little."""
+"""Cosine against search score (log-probability over brevity penalty); chosen on generated videos of Flickr8k dev.
+
+More changes little.
+"""
 
 
 def nearness(tower: Tower, texts: Sequence[str], features: FloatArray, batch: int, weight: float) -> list[float]:
