@@ -35,8 +35,11 @@ class FrameDescriber(Protocol):
     views: int
     """Frames that a caption is made from."""
 
-    def look(self, frame: Pixels, boxes: FloatArray) -> Sequence[Cutout]:
-        """Views of boxes (N, 4), parts of the picture, in a frame (H, W, 3); copies, which do not keep the frame."""
+    def look(self, frame: Pixels, boxes: FloatArray, aspect: float) -> Sequence[Cutout]:
+        """Views of boxes (N, 4), parts of the picture, in a frame (H, W, 3); copies, which do not keep the frame.
+
+        `aspect` is width by height of the picture as it was filmed: frames may be squashed.
+        """
         ...
 
     def caption(self, tracks: Sequence[Sequence[Cutout]]) -> Sequence[tuple[str, float]]:

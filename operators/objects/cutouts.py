@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..caption.captioner import CaptionModel
     from ..tower import Tower
 
-__all__ = ["CutoutCaptioner", "cut_out"]
+__all__ = ["CutoutCaptioner", "as_picture", "cut_out"]
 
 Box = Sequence[float] | FloatArray
 

@@ -245,7 +245,10 @@ class ObjectTracker(Operator[TrackerState]):
     def _views(self, boxes: FloatArray, tokens: Tokens | None, frame: Frame | None) -> list[View | None]:
         """What captions are made from."""
         if isinstance(self._describer, FrameDescriber):
-            return [] if frame is None else list(self._describer.look(frame.pixels, boxes))
+            if frame is None:
+                return []
+            width, height = frame.source_size
+            return list(self._describer.look(frame.pixels, boxes, width / height))
         if self._describer is None or tokens is None or tokens.shape is None or not len(boxes):
             return []  # no captions are wanted, or there is nothing to see
         grid = tokens.grid.reshape(*tokens.shape, -1)

@@ -18,12 +18,14 @@ class Cutout:
     """An object cut out of a frame.
 
     Attributes:
-        pixels: (H, W, 3) uint8.
-        clear: share of it that no other object's box covers, from 0 to 1.
+        pixels: (H, W, 3) uint8, the object and perhaps what is beside it.
+        clear: pixels of the object's box that no other object's box covers.
+        size: all pixels of its box.
     """
 
     pixels: Pixels
-    clear: float = 1.0
+    clear: int
+    size: int
 
 
 View = npt.NDArray[np.float16] | Cutout

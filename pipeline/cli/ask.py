@@ -72,5 +72,6 @@ def _caption(still: Still, box: Box, captioner: str, model: str) -> tuple[str, f
     from onlooker.operators.tower import load_tower
 
     describer = CutoutCaptioner(load_captioner(captioner), load_tower(model))
-    [told] = describer.caption([describer.look(still.pixels, np.array([box], np.float32))])
+    height, width = still.pixels.shape[:2]
+    [told] = describer.caption([describer.look(still.pixels, np.array([box], np.float32), width / height)])
     return told

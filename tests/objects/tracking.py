@@ -118,8 +118,8 @@ class Watcher:
 
     views = 2
 
-    def look(self, frame: Any, boxes: Any) -> list[Any]:
-        assert frame.dtype == np.uint8 and boxes.shape[1] == 4
+    def look(self, frame: Any, boxes: Any, aspect: float) -> list[Any]:
+        assert frame.dtype == np.uint8 and boxes.shape[1] == 4 and aspect > 0
         sides = frame.shape[1::-1] * 2
         corners = (boxes * np.array(sides)).astype(int)
         return [frame[y0 : y1 + 1, x0 : x1 + 1] for x0, y0, x1, y1 in corners]
