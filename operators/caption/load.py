@@ -99,8 +99,9 @@ def _load(folder: Path) -> Captioner:
         memory_size = int(values["memory_size"])
         load_weights(decoder, _stored(folder))
         return Captioner(decoder, WordPiece(read_words(folder)), memory_size, options)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CaptionerError(f"captioner {folder.name!r} cannot be loaded: {error}") from error
+    except Exception as error:  # safetensors raises a type of its own, torch a RuntimeError, json a ValueError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CaptionerError(f"captioner {folder.name!r} cannot be loaded: {reason}") from error
 
 
 def _stored(folder: Path) -> dict[str, Tensor]:

@@ -87,6 +87,15 @@ def test_incomplete_folders_are_named(captioner, tmp_path, name):
         load_captioner(tmp_path / "mine")
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_damaged_file_is_one_clear_line(captioner, tmp_path, name):
+    save_captioner(tmp_path / "mine", captioner)
+    (tmp_path / "mine" / name).write_bytes(b"nothing")
+    with pytest.raises(CaptionerError, match="captioner 'mine' cannot be loaded: .+") as raised:
+        load_captioner(tmp_path / "mine")
+    assert "\n" not in str(raised.value)
+
+
 def test_weights_of_other_sizes_are_refused(captioner, tmp_path):
     save_captioner(tmp_path / "mine", captioner)
     shutil.copytree(tmp_path / "mine", tmp_path / "wrong")
