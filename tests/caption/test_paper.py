@@ -86,7 +86,7 @@ def test_what_cannot_be_done_is_said(folder, tmp_path):
         told(folder, video(0), most=5)
     with pytest.raises(OnlookerError, match="no dense captioner 'tny'"):
         PaperCaptioner(PaperCaptioner.Config(model="tny")).open(Context())
-    save_video_captioner(tmp_path / "text", paragraph(), [])
+    save_video_captioner(tmp_path / "text", paragraph(), ["a"])
     with pytest.raises(OnlookerError, match="one text about a whole video"):
         PaperCaptioner(PaperCaptioner.Config(model=str(tmp_path / "text"))).open(Context())
 
