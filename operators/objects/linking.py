@@ -9,8 +9,9 @@ The association's score alone loses those who hide: a detection that is seen in 
 odds that a detection is the object of a track add up the score, what it looks like (`looks`), its size, and, of a track
 that was seen in the frame before, where it was going. The weights of this logistic regression were fitted on 26
 generated videos of Flickr8k train, true boxes and those of the embedded detector; that of the size (fitted: -1.7, but
-who comes out from behind something is small at first) and the least odds were chosen on 30 of dev. Where an object was
-lost says little about where it comes back, and added nothing; neither did waiting before a track begins.
+who comes out from behind something is small at first) and the least odds were chosen on 30 of dev. Fitted again with
+the object model that followed, they come out nearly the same. Where an object was lost says little about where it comes
+back, and added nothing; neither did waiting before a track begins.
 """
 
 from __future__ import annotations
